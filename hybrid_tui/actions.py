@@ -1,0 +1,117 @@
+"""The action table: the one list that the panel's keys, the palette, ``--run``, its help and completion draw from.
+
+An action is ``async def name(ctx: Context, params: P) -> R`` with P a frozen msgspec struct whose fields carry their
+description, and R a frozen msgspec struct (or a Plan under ``--dry-run``). It is imported when first needed, so that
+listing actions or running one pulls in nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from services.context import Context
+from services.errors import BadInput, nearest
+
+
+@dataclass(frozen=True)
+class Action:
+    """``target`` is "module:function". ``writes``: changes something; ``asks``: deletes or overwrites, needs a yes."""
+
+    name: str
+    target: str
+    help: str
+    writes: bool = False
+    asks: bool = False
+
+    def function(self) -> Callable[[Context, Any], Awaitable[Any]]:
+        """Import and return the service function."""
+        module, _, name = self.target.partition(":")
+        return typing.cast(Callable[[Context, Any], Awaitable[Any]], getattr(importlib.import_module(module), name))
+
+    def parameters(self) -> type[msgspec.Struct]:
+        """The type of the action's parameters."""
+        hints = typing.get_type_hints(self.function(), include_extras=True)
+        return typing.cast(type[msgspec.Struct], hints["params"])
+
+
+_TABLE = (
+    Action("storage.usage", "services.storage.actions:usage", "Disk: total, used, free, against the budgets."),
+    Action("storage.scan", "services.storage.actions:scan", "What fills a folder, as du counts it, largest first."),
+    Action("storage.caches", "services.storage.actions:caches", "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes."),
+    Action("store.status", "services.drive.actions:status", "Where models and the registry are kept, and what that place promises."),
+    Action("registry.add", "services.registry.actions:add", "Add a folder (or a run's result) as the next version of a model.", writes=True),
+    Action("registry.list", "services.registry.actions:list_versions", "Models, versions, aliases and metrics."),
+    Action("registry.show", "services.registry.actions:show", "One version, whole."),
+    Action("registry.promote", "services.registry.actions:promote", "Move an alias to a version, if it still points where you believe.", writes=True),
+    Action("registry.rollback", "services.registry.actions:rollback", "Move an alias back to where it pointed before.", writes=True),
+    Action("registry.history", "services.registry.actions:history", "Every record of the log, in words, newest first."),
+    Action("data.generate", "services.data.actions:generate", "Generate a seeded banking-intents dataset from templates.", writes=True),
+    Action("data.prepare", "services.data.actions:prepare", "Check, split and store a CSV or JSONL file as a dataset.", writes=True),
+    Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
+    Action("data.show", "services.data.actions:show", "One dataset with samples."),
+    Action("model.get", "services.models.actions:get", "Fetch the demo's base model, or take in a folder, GGUF file or Hugging Face id.", writes=True),
+    Action("model.list", "services.models.actions:list_models", "Base models in this workspace."),
+    Action("train.start", "services.runs.actions:start", "Start a LoRA run that outlives the panel.", writes=True),
+    Action("train.list", "services.runs.actions:list_runs", "Runs, newest first."),
+    Action("train.show", "services.runs.actions:show", "One run: phase, figures, results, cause of its end."),
+    Action("train.watch", "services.runs.actions:watch", "Follow a run until it ends."),
+    Action("train.cancel", "services.runs.actions:cancel", "Stop a run after a checkpoint.", writes=True),
+    Action("train.resume", "services.runs.actions:resume", "Go on from a run's last checkpoint, as a new attempt.", writes=True),
+    Action("train.delete", "services.runs.actions:delete", "Delete a finished run's folder.", writes=True, asks=True),
+    Action("inference.generate", "services.inference.actions:generate", "Answer a prompt with base, a run or a version."),
+    Action("inference.compare", "services.inference.actions:compare", "The same prompt to two models, side by side."),
+    Action("inference.evaluate", "services.inference.actions:evaluate", "Accuracy and macro-F1 of a model on a dataset's split."),
+    Action("settings.show", "hybrid_tui.about:settings", "Settings in force, and what in hybrid.toml was not usable."),
+    Action("demo", "hybrid_tui.demo:run", "The whole job on example data: scan, train, evaluate, register, promote, answer.", writes=True),
+)  # fmt: skip
+
+ACTIONS: dict[str, Action] = {action.name: action for action in _TABLE}
+
+
+def find(name: str) -> Action:
+    """The action called ``name``. Raises BadInput naming the nearest one."""
+    try:
+        return ACTIONS[name]
+    except KeyError:
+        raise BadInput(
+            f"There is no action '{name}'{nearest(name, list(ACTIONS)) or '.'}", hint="hybrid-tui --run lists them."
+        ) from None
+
+
+def convert(action: Action, values: dict[str, str]) -> msgspec.Struct:
+    """Typed parameters from ``key=value`` words. Raises BadInput for an unknown, missing or unusable one.
+
+    A tuple's items are separated by commas.
+    """
+    kind = action.parameters()
+    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    typed: dict[str, Any] = {}
+    for key, word in values.items():
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise BadInput(
+                f"{action.name} has no parameter '{key}'{nearest(key, list(fields)) or '.'}", hint=f"Known: {known}."
+            )
+        typed[key] = _value(action, key, word, fields[key].type)
+    missing = [name for name, f in fields.items() if f.required and name not in typed]
+    if missing:
+        raise BadInput(
+            f"{action.name} needs {' and '.join(f'{m}=…' for m in missing)}.", hint=f"hybrid-tui --run {action.name} --help"
+        )
+    return kind(**typed)
+
+
+def _value(action: Action, key: str, word: str, annotation: Any) -> Any:
+    bare = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    raw: Any = [p.strip() for p in word.split(",") if p.strip()] if typing.get_origin(bare) is tuple else word
+    try:
+        return msgspec.convert(raw, annotation, strict=False)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace("`", "").split(" - at ")[0]
+        raise BadInput(f"{action.name}: {key}={word} is not usable: {reason}.") from None

@@ -1,0 +1,1 @@
+"""Datasets: read, check, split, generate, render as prompts. Torch-free."""

@@ -1,0 +1,1 @@
+"""Stores: where model files and the registry live."""

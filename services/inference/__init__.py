@@ -1,0 +1,1 @@
+"""The torch-free side of inference: model references, the runtime worker's client, actions."""

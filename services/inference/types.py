@@ -1,0 +1,71 @@
+"""What can be talked to, and the lines exchanged with the runtime worker.
+
+The worker (``python -m services.runtime.worker``) reads one JSON request a line on stdin and writes one JSON reply a
+line on stdout. Replies carry the request's ``id``; several "token" replies may come before one final reply
+("done" or "error"). ``cancel`` names the request to stop in ``target``; the stopped request then ends with "done",
+``stopped`` true. Requests are worked off one at a time, in order; ``cancel`` and ``ping`` at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """A resolved thing to talk to: a base model with or without an adapter.
+
+    ``label`` e.g. "base", "banking@2", "run:k3v9". ``prompt`` is the task's template, "" for free chat;
+    ``labels`` the closed set of answers of a classifier ("" prompt → empty).
+    """
+
+    label: str
+    model: str
+    adapter: str | None = None
+    prompt: str = ""
+    labels: tuple[str, ...] = ()
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line to the worker. ``text`` is a task's input (rendered with ``subject.prompt``), ``messages`` a free chat."""
+
+    id: int
+    op: Literal["load", "generate", "evaluate", "cancel", "ping", "unload", "quit"]
+    subject: Subject | None = None
+    text: str = ""
+    messages: tuple[Message, ...] = ()
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    constrain: bool = False
+    data: str = ""
+    split: str = "test"
+    limit: int = 0
+    target: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line from the worker. ``data`` by ``ev``:
+
+    - ready: (once, id 0) pid, torch, threads
+    - loading: stage, seconds
+    - token: text (the new piece)
+    - progress: done, total, and figures so far (accuracy)
+    - done: text, tokens, prompt_tokens, first_token_s, tokens_s, stopped, rss_bytes; for evaluate: accuracy,
+      macro_f1, rows, seconds; for load: seconds, rss_bytes, dtype
+    - error: message, hint, exit_code
+    """
+
+    id: int
+    ev: Literal["ready", "loading", "token", "progress", "done", "error"]
+    data: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""Base models: built-in names, local folders, GGUF files, Hugging Face ids. Torch-free."""

@@ -1,0 +1,1 @@
+"""Versions of models: an append-only log of records, folded into models, versions and aliases."""

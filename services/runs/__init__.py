@@ -1,0 +1,1 @@
+"""Runs: specs, events, the supervisor, targets. Torch-free."""

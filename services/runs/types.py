@@ -1,0 +1,126 @@
+"""A run's spec, its events and its state.
+
+A run's directory has the same layout on every target::
+
+    spec.json  events-NNNNNN.jsonl  log.txt  control/{cancel,checkpoint}  attempts/N/  checkpoints/step-NNNNNN/  output/
+
+``output/`` holds the finished adapter (PEFT's format), tokenizer, ``metadata.json`` and ``benchmark.json``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Phase = Literal[
+    "queued", "provisioning", "preparing", "running", "stopping",
+    "succeeded", "failed", "cancelled", "lost", "over-budget",
+]  # fmt: skip
+FINISHED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "lost", "over-budget"})
+Link = Literal["live", "polling", "none"]
+Dtype = Literal["auto", "bf16", "fp32"]
+
+
+class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA run's settings. Lengths and batches are in tokens, times in seconds."""
+
+    r: Annotated[int, Meta(ge=1, le=512, description="Rank of the adapter.")] = 8
+    alpha: Annotated[float, Meta(gt=0, description="Scale of the adapter: alpha / r.")] = 16.0
+    dropout: Annotated[float, Meta(ge=0, lt=1, description="Dropout before the adapter.")] = 0.0
+    lr: Annotated[float, Meta(gt=0, le=1, description="Peak learning rate.")] = 1.5e-3
+    warmup: Annotated[float, Meta(ge=0, le=1, description="Share of the steps that warm up.")] = 0.1
+    schedule: Literal["one-cycle", "cosine", "linear", "constant"] = "one-cycle"
+    clip: Annotated[float, Meta(gt=0, description="Largest norm of the gradient.")] = 1.0
+    epochs: Annotated[float, Meta(gt=0, description="Passes over the training split.")] = 1.0
+    max_steps: Annotated[int, Meta(ge=0, description="Stop after so many steps; 0 = by epochs.")] = 0
+    max_seconds: Annotated[
+        float, Meta(ge=0, description="Fit the number of steps to this time, by a measured probe; 0 = no limit.")
+    ] = 0.0
+    batch_rows: Annotated[int, Meta(ge=1, description="Most rows in a step.")] = 16
+    batch_tokens: Annotated[int, Meta(ge=16, description="Most real tokens in a step.")] = 2048
+    max_length: Annotated[int, Meta(ge=16, description="Longer rows are cut here, from the left of the text.")] = 512
+    dtype: Dtype = "auto"
+    seed: int = 0
+    checkpoint_seconds: Annotated[float, Meta(ge=1, description="A checkpoint at least this often.")] = 60.0
+    keep_checkpoints: Annotated[int, Meta(ge=1, description="How many of the last checkpoints stay.")] = 2
+    eval_rows: Annotated[int, Meta(ge=0, description="Test rows to evaluate at the end; 0 = all.")] = 0
+
+
+class RunSpec(msgspec.Struct, frozen=True):
+    """``spec.json``, frozen when the run is made. ``env_names`` names secrets; their values are never stored.
+
+    ``command`` is run in ``cwd`` by the supervisor with HYBRID_RUN_DIR set. ``model`` is a resolved local path;
+    ``model_label`` what the person asked for. ``data`` is the dataset's folder, ``data_sha256`` its digest.
+    """
+
+    v: int
+    id: str
+    kind: Literal["train"]
+    target: Literal["local"]
+    command: tuple[str, ...]
+    cwd: str
+    config: TrainConfig
+    model: str
+    model_label: str
+    data: str
+    data_sha256: str
+    seed: int
+    created_at: float
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    env_names: tuple[str, ...] = ()
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One line of ``events-NNNNNN.jsonl``. (attempt, seq) is unique; seq counts from 1 without gaps in an attempt.
+
+    ``t`` is Unix time in seconds (shown, never ordered by). ``data`` by ``ev``:
+
+    - phase: phase, note
+    - metric: step, total_steps, split ("train", "val" or "test"), and any of loss, lr, grad_norm, tokens_s, tokens,
+      epoch, eta_s, accuracy, macro_f1, rows, seconds; NaN and infinities are written as null
+    - log: level ("info", "warning", "error"), text
+    - hb: step, rss_bytes, disk_free_bytes, gpu
+    - ckpt: path (relative to the run), step, bytes, sha256
+    - cost: seconds, and money or units where known
+    - end: code, reason, phase
+    """
+
+    v: int
+    run: str
+    attempt: int
+    seq: int
+    t: float
+    ev: Literal["phase", "metric", "log", "hb", "ckpt", "cost", "end"]
+    data: dict[str, Any] = {}
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run as a list or a screen shows it: a pure fold of its events plus whether its supervisor lives.
+
+    ``metrics`` has the latest value of each training metric; ``results`` the figures of the held-out evaluation
+    (accuracy, macro_f1, rows); ``problems`` names damaged lines, by file and line number.
+    """
+
+    id: str
+    phase: Phase
+    link: Link
+    attempt: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    model: str
+    data: str
+    step: int
+    total_steps: int | None
+    eta_s: float | None
+    metrics: dict[str, float | None]
+    results: dict[str, float | None]
+    rss_bytes: int | None
+    last_checkpoint: str | None
+    reason: str
+    path: str
+    bytes: int = 0
+    problems: tuple[str, ...] = ()

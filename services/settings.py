@@ -1,0 +1,162 @@
+"""``hybrid.toml``: typed, every key documented, unknown keys named with the nearest known one.
+
+Order: built-in defaults, then the file, then environment variables ``HYBRID_<SECTION>_<KEY>``.
+A bad file never stops the program: the value falls back to its default and a warning says so.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from services.errors import nearest
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """Budgets of the box's disk, in decimal gigabytes."""
+
+    budget_gb: Annotated[float, Meta(gt=0, description="How much of the disk may be used in all.")] = 15.0
+    min_free_gb: Annotated[float, Meta(ge=0, description="How much must stay free.")] = 5.0
+    caches_gb: Annotated[float, Meta(ge=0, description="How much all known caches may take together.")] = 3.0
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Where model files and the registry live."""
+
+    path: Annotated[
+        str, Meta(description="Folder of the store; relative to the workspace. A mounted Drive works too.")
+    ] = ".hybrid/drive"
+    root: Annotated[str, Meta(min_length=1, description="Root folder inside the store.")] = "Banking LLM"
+
+
+class Model(msgspec.Struct, frozen=True):
+    """The model that training and inference start from."""
+
+    base: Annotated[
+        str, Meta(min_length=1, description="Built-in name, local folder, GGUF file or Hugging Face id.")
+    ] = "smollm2-135m-instruct"
+
+
+class Inference(msgspec.Struct, frozen=True):
+    """Defaults of generation."""
+
+    temperature: Annotated[float, Meta(ge=0, le=5, description="0 is greedy.")] = 0.0
+    max_tokens: Annotated[int, Meta(ge=1, le=32768, description="Longest answer, in tokens.")] = 128
+    memory_gb: Annotated[float, Meta(gt=0, description="The model's process restarts beyond this.")] = 6.0
+
+
+class Panel(msgspec.Struct, frozen=True):
+    """Looks and keys of the panel."""
+
+    theme: Annotated[str, Meta(description="A Textual theme name; ctrl+p lists them.")] = "hybrid-dark"
+    keys: Annotated[
+        dict[str, str], Meta(description="Own keys by binding id, e.g. {\"app.help\" = \"f1\"}.")
+    ] = {}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All settings; one attribute a section."""
+
+    disk: Disk = Disk()
+    store: Store = Store()
+    model: Model = Model()
+    inference: Inference = Inference()
+    panel: Panel = Panel()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings as read, and one sentence for each thing in the file or environment that was not used."""
+
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+
+
+def sections() -> dict[str, type[msgspec.Struct]]:
+    """Section name → its type, in the order of the file."""
+    return {f.name: type(f.default) for f in msgspec.structs.fields(Settings)}
+
+
+def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read ``path`` (absent is fine) and the environment. Never raises for bad content; see ``Loaded.warnings``."""
+    warnings: list[str] = []
+    raw = _read(path, warnings)
+    kinds = sections()
+    for name in raw.keys() - kinds.keys():
+        warnings.append(f"{path.name}: unknown section [{name}]{nearest(name, list(kinds))}")
+    values = {name: _section(path.name, name, kind, raw.get(name, {}), warnings) for name, kind in kinds.items()}
+    _environment(values, os.environ if environ is None else environ, warnings)
+    return Loaded(Settings(**values), tuple(warnings))
+
+
+def _read(path: Path, warnings: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        warnings.append(f"{path} can't be read ({error}); the built-in settings are used and the file is left as it is.")
+        return {}
+
+
+def _section(
+    file: str, name: str, kind: type[msgspec.Struct], raw: Any, warnings: list[str]
+) -> msgspec.Struct:
+    if not isinstance(raw, dict):
+        warnings.append(f"{file}: [{name}] must be a section; its defaults are used.")
+        return kind()
+    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    good: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in fields:
+            warnings.append(f"{file}: unknown key '{key}' in [{name}]{nearest(key, list(fields))}")
+            continue
+        try:
+            good[key] = msgspec.convert(value, fields[key].type)
+        except msgspec.ValidationError as error:
+            warnings.append(f"{file}: [{name}] {key} = {value!r} is not usable ({error}); the default is used.")
+    return kind(**good)
+
+
+def _environment(values: dict[str, Any], environ: Mapping[str, str], warnings: list[str]) -> None:
+    for section, struct in list(values.items()):
+        for f in msgspec.structs.fields(type(struct)):
+            variable = f"HYBRID_{section}_{f.name}".upper()
+            if variable not in environ:
+                continue
+            try:
+                value = msgspec.convert(environ[variable], f.type, strict=False)
+            except msgspec.ValidationError as error:
+                warnings.append(f"{variable}={environ[variable]!r} is not usable ({error}); it is ignored.")
+                continue
+            values[section] = msgspec.structs.replace(values[section], **{f.name: value})
+
+
+def document() -> str:
+    """A complete ``hybrid.toml`` with every key at its default and its description as a comment."""
+    lines = ["# hybrid-tui settings. Every key is optional; environment: HYBRID_<SECTION>_<KEY>.", ""]
+    for section, kind in sections().items():
+        lines += [f"# {(kind.__doc__ or '').strip()}", f"[{section}]"]
+        for f in msgspec.structs.fields(kind):
+            default = f.default if f.default is not msgspec.NODEFAULT else f.default_factory()
+            lines += [f"# {_description(f.type)}", f"{f.name} = {_toml(default)}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _description(annotation: Any) -> str:
+    metas = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Meta)]
+    return (metas[0].description or "") if metas else ""
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{k}" = {_toml(v)}' for k, v in value.items()) + "}"
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,1 @@
+"""Disk usage and known caches; later clean-up plans and undo. Stands alone among the services."""

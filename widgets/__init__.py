@@ -1,0 +1,1 @@
+"""What is drawn: data in, messages out, no I/O."""
