@@ -1,0 +1,41 @@
+"""Fixtures that every part uses: a real workspace in a temporary folder, its context, the optional test beds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services import workspace as workspaces
+from services.context import Context
+from services.workspace import Workspace
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SHARED = CHECKOUT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads the person's own settings or workspace."""
+    monkeypatch.delenv("HYBRID_WORKSPACE", raising=False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A fresh workspace."""
+    return workspaces.init(tmp_path / "work")
+
+
+@pytest.fixture
+def ctx(workspace: Workspace) -> Context:
+    """A context that may write and has been given no yes."""
+    return Context(workspace)
+
+
+@pytest.fixture(scope="session")
+def banking77() -> Path:
+    """The real banking77 questions, where the shared data lies beside the checkout."""
+    folder = SHARED / "data" / "banking77"
+    if not folder.is_dir():
+        pytest.skip("the banking77 data does not lie beside this checkout")
+    return folder
