@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,12 @@ class Action:
     writes: bool = False
     asks: bool = False
 
-    def function(self) -> Callable[[Context, Any], Awaitable[Any]]:
+    def function(self) -> Callable[[Context, Any], Coroutine[Any, Any, Any]]:
         """Import and return the service function."""
         module, _, name = self.target.partition(":")
-        return typing.cast(Callable[[Context, Any], Awaitable[Any]], getattr(importlib.import_module(module), name))
+        return typing.cast(
+            Callable[[Context, Any], Coroutine[Any, Any, Any]], getattr(importlib.import_module(module), name)
+        )
 
     def parameters(self) -> type[msgspec.Struct]:
         """The type of the action's parameters."""
@@ -43,33 +45,87 @@ class Action:
 _TABLE = (
     Action("storage.usage", "services.storage.actions:usage", "Disk: total, used, free, against the budgets."),
     Action("storage.scan", "services.storage.actions:scan", "What fills a folder, as du counts it, largest first."),
-    Action("storage.caches", "services.storage.actions:caches", "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes."),
-    Action("store.status", "services.drive.actions:status", "Where models and the registry are kept, and what that place promises."),
-    Action("registry.add", "services.registry.actions:add", "Add a folder (or a run's result) as the next version of a model.", writes=True),
+    Action(
+        "storage.caches",
+        "services.storage.actions:caches",
+        "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes.",
+    ),
+    Action(
+        "store.status",
+        "services.drive.actions:status",
+        "Where models and the registry are kept, and what that place promises.",
+    ),
+    Action(
+        "registry.add",
+        "services.registry.actions:add",
+        "Add a folder (or a run's result) as the next version of a model.",
+        writes=True,
+    ),
     Action("registry.list", "services.registry.actions:list_versions", "Models, versions, aliases and metrics."),
     Action("registry.show", "services.registry.actions:show", "One version, whole."),
-    Action("registry.promote", "services.registry.actions:promote", "Move an alias to a version, if it still points where you believe.", writes=True),
-    Action("registry.rollback", "services.registry.actions:rollback", "Move an alias back to where it pointed before.", writes=True),
+    Action(
+        "registry.promote",
+        "services.registry.actions:promote",
+        "Move an alias to a version, if it still points where you believe.",
+        writes=True,
+    ),
+    Action(
+        "registry.rollback",
+        "services.registry.actions:rollback",
+        "Move an alias back to where it pointed before.",
+        writes=True,
+    ),
     Action("registry.history", "services.registry.actions:history", "Every record of the log, in words, newest first."),
-    Action("data.generate", "services.data.actions:generate", "Generate a seeded banking-intents dataset from templates.", writes=True),
-    Action("data.prepare", "services.data.actions:prepare", "Check, split and store a CSV or JSONL file as a dataset.", writes=True),
+    Action(
+        "data.generate",
+        "services.data.actions:generate",
+        "Generate a seeded banking-intents dataset from templates.",
+        writes=True,
+    ),
+    Action(
+        "data.prepare",
+        "services.data.actions:prepare",
+        "Check, split and store a CSV or JSONL file as a dataset.",
+        writes=True,
+    ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
-    Action("model.get", "services.models.actions:get", "Fetch the demo's base model, or take in a folder, GGUF file or Hugging Face id.", writes=True),
+    Action(
+        "model.get",
+        "services.models.actions:get",
+        "Fetch the demo's base model, or take in a folder, GGUF file or Hugging Face id.",
+        writes=True,
+    ),
     Action("model.list", "services.models.actions:list_models", "Base models in this workspace."),
     Action("train.start", "services.runs.actions:start", "Start a LoRA run that outlives the panel.", writes=True),
     Action("train.list", "services.runs.actions:list_runs", "Runs, newest first."),
     Action("train.show", "services.runs.actions:show", "One run: phase, figures, results, cause of its end."),
     Action("train.watch", "services.runs.actions:watch", "Follow a run until it ends."),
     Action("train.cancel", "services.runs.actions:cancel", "Stop a run after a checkpoint.", writes=True),
-    Action("train.resume", "services.runs.actions:resume", "Go on from a run's last checkpoint, as a new attempt.", writes=True),
+    Action(
+        "train.resume",
+        "services.runs.actions:resume",
+        "Go on from a run's last checkpoint, as a new attempt.",
+        writes=True,
+    ),
     Action("train.delete", "services.runs.actions:delete", "Delete a finished run's folder.", writes=True, asks=True),
-    Action("inference.generate", "services.inference.actions:generate", "Answer a prompt with base, a run or a version."),
+    Action(
+        "inference.generate", "services.inference.actions:generate", "Answer a prompt with base, a run or a version."
+    ),
     Action("inference.compare", "services.inference.actions:compare", "The same prompt to two models, side by side."),
-    Action("inference.evaluate", "services.inference.actions:evaluate", "Accuracy and macro-F1 of a model on a dataset's split."),
+    Action(
+        "inference.evaluate",
+        "services.inference.actions:evaluate",
+        "Accuracy and macro-F1 of a model on a dataset's split.",
+    ),
     Action("settings.show", "hybrid_tui.about:settings", "Settings in force, and what in hybrid.toml was not usable."),
-    Action("demo", "hybrid_tui.demo:run", "The whole job on example data: scan, train, evaluate, register, promote, answer.", writes=True),
-)  # fmt: skip
+    Action(
+        "demo",
+        "hybrid_tui.demo:run",
+        "The whole job on example data: scan, train, evaluate, register, promote, answer.",
+        writes=True,
+    ),
+)
 
 ACTIONS: dict[str, Action] = {action.name: action for action in _TABLE}
 
@@ -102,7 +158,8 @@ def convert(action: Action, values: dict[str, str]) -> msgspec.Struct:
     missing = [name for name, f in fields.items() if f.required and name not in typed]
     if missing:
         raise BadInput(
-            f"{action.name} needs {' and '.join(f'{m}=…' for m in missing)}.", hint=f"hybrid-tui --run {action.name} --help"
+            f"{action.name} needs {' and '.join(f'{m}=…' for m in missing)}.",
+            hint=f"hybrid-tui --run {action.name} --help",
         )
     return kind(**typed)
 
@@ -115,3 +172,32 @@ def _value(action: Action, key: str, word: str, annotation: Any) -> Any:
     except msgspec.ValidationError as error:
         reason = str(error).replace("`", "").split(" - at ")[0]
         raise BadInput(f"{action.name}: {key}={word} is not usable: {reason}.") from None
+
+
+def description(annotation: Any) -> str:
+    """The description in a parameter's annotation, or ""."""
+    metas = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, msgspec.Meta)]
+    return next((m.description for m in metas if m.description), "")
+
+
+def type_words(annotation: Any) -> str:
+    """A parameter's type in words: "text", "whole number", "one of bf16, fp32"."""
+    bare = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    origin, items = typing.get_origin(bare), typing.get_args(bare)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, items))}"
+    if origin is tuple:
+        return "list, separated by commas"
+    if type(None) in items:
+        return type_words(next(i for i in items if i is not type(None)))
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(bare, str(bare))
+
+
+def default_words(field: msgspec.structs.FieldInfo) -> str:
+    """A parameter's default as a person would type it."""
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or value == "" or value == ():
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -55,9 +55,7 @@ class Panel(msgspec.Struct, frozen=True):
     """Looks and keys of the panel."""
 
     theme: Annotated[str, Meta(description="A Textual theme name; ctrl+p lists them.")] = "hybrid-dark"
-    keys: Annotated[
-        dict[str, str], Meta(description="Own keys by binding id, e.g. {\"app.help\" = \"f1\"}.")
-    ] = {}
+    keys: Annotated[dict[str, str], Meta(description='Own keys by binding id, e.g. {"app.help" = "f1"}.')] = {}
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -89,7 +87,9 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
     kinds = sections()
     for name in raw.keys() - kinds.keys():
         warnings.append(f"{path.name}: unknown section [{name}]{nearest(name, list(kinds))}")
-    values = {name: _section(path.name, name, kind, raw.get(name, {}), warnings) for name, kind in kinds.items()}
+    values: dict[str, Any] = {
+        name: _section(path.name, name, kind, raw.get(name, {}), warnings) for name, kind in kinds.items()
+    }
     _environment(values, os.environ if environ is None else environ, warnings)
     return Loaded(Settings(**values), tuple(warnings))
 
@@ -100,13 +100,13 @@ def _read(path: Path, warnings: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        warnings.append(f"{path} can't be read ({error}); the built-in settings are used and the file is left as it is.")
+        warnings.append(
+            f"{path} can't be read ({error}); the built-in settings are used and the file is left as it is."
+        )
         return {}
 
 
-def _section(
-    file: str, name: str, kind: type[msgspec.Struct], raw: Any, warnings: list[str]
-) -> msgspec.Struct:
+def _section(file: str, name: str, kind: type[msgspec.Struct], raw: Any, warnings: list[str]) -> msgspec.Struct:
     if not isinstance(raw, dict):
         warnings.append(f"{file}: [{name}] must be a section; its defaults are used.")
         return kind()

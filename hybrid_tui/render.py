@@ -1,0 +1,91 @@
+"""A result as a person reads it: scalars as a list, lists of structs as tables, formatted by the field's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from services import formats
+
+_SHARES = {"accuracy", "macro_f1", "base_accuracy", "base_macro_f1", "adapter_accuracy", "adapter_macro_f1", "share"}
+_PLAIN_INTEGERS = {"version", "seed", "pid", "seq"}
+
+
+def renderable(result: Any) -> RenderableType:
+    """Rich output for a frozen struct (or a tuple of them). Text from outside is never read as markup."""
+    if isinstance(result, (tuple, list)):
+        return _table("", result)
+    scalars = Table.grid(padding=(0, 2))
+    scalars.add_column(style="bold", no_wrap=True)
+    scalars.add_column(overflow="fold")
+    tables: list[RenderableType] = []
+    for f in msgspec.structs.fields(result):
+        value = getattr(result, f.name)
+        if isinstance(value, (tuple, list)) and value and isinstance(value[0], msgspec.Struct):
+            tables.append(_table(_words(f.name), value))
+        elif isinstance(value, msgspec.Struct):
+            tables.append(Group(Text(_words(f.name), style="bold"), renderable(value)))
+        elif value not in ((), {}, "", None):
+            scalars.add_row(Text(_words(f.name)), Text(cell(f.name, value)))
+    return Group(scalars, *tables)
+
+
+def _table(title: str, rows: Any) -> RenderableType:
+    if not rows:
+        return Text("nothing")
+    names = [f.name for f in msgspec.structs.fields(rows[0]) if any(_present(getattr(r, f.name)) for r in rows)]
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        numeric = any(
+            isinstance(getattr(r, name), (int, float)) and not isinstance(getattr(r, name), bool) for r in rows
+        )
+        table.add_column(_words(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(name, getattr(row, name))) for name in names))
+    return table
+
+
+def _present(value: Any) -> bool:
+    return value not in ((), {}, "", None)
+
+
+def _words(name: str) -> str:
+    for suffix in ("_bytes", "_at", "_s"):
+        name = name.removesuffix(suffix)
+    return name.replace("_", " ")
+
+
+def cell(name: str, value: Any) -> str:
+    """One value as text; the field's name says its unit (``…_bytes``, ``…_at``, ``…_s``, ``tokens_s``)."""
+    if value is None:
+        return formats.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return _number(name, value)
+    if isinstance(value, dict):
+        separator = "\n" if any(isinstance(v, dict) for v in value.values()) else ", "
+        return separator.join(f"{k} {cell(str(k), v)}" for k, v in value.items())
+    if isinstance(value, (tuple, list)):
+        return "\n".join(cell(name, v) for v in value) if len(value) <= 8 else ", ".join(cell(name, v) for v in value)
+    return str(value)
+
+
+def _number(name: str, value: int | float) -> str:
+    if name == "bytes" or name.endswith("_bytes"):
+        return formats.size(value)
+    if name.endswith("tokens_s"):
+        return formats.rate(value, "tokens")
+    if name == "seconds" or name.endswith(("_s", "_seconds")):
+        return formats.duration(value)
+    if name.endswith(("_at", "last_used")):
+        return formats.moment(value)
+    if name in _SHARES:
+        return formats.percent(value)
+    if name in _PLAIN_INTEGERS:
+        return str(value)
+    return formats.count(value) if isinstance(value, int) else formats.number(value)
