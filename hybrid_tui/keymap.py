@@ -1,0 +1,123 @@
+"""The key table: every key of the panel once. Footer, help, palette and docs/keys.md are drawn from it.
+
+A screen writes ``BINDINGS = keymap.bindings("storage")`` and offers ``action_<action>`` methods. A person remaps a key
+by its id in hybrid.toml: ``[panel] keys = { "app.help" = "f1" }``.
+
+``python -m hybrid_tui.keymap > docs/keys.md`` writes the page.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hybrid_tui.screens import PLACES
+from services.errors import nearest
+
+if TYPE_CHECKING:
+    from textual.binding import Binding
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key (or several, "a,b") of one section. ``name`` is unique in its section; the id is "section.name".
+
+    ``action`` is Textual's action string; ``label`` stands in the footer when ``show``; ``help`` is a whole sentence.
+    ``display`` is how the key is written where its Textual name would not be understood.
+    """
+
+    name: str
+    key: str
+    action: str
+    label: str
+    help: str
+    show: bool = True
+    priority: bool = False
+    display: str = ""
+
+
+# Section → its keys. "app" holds everywhere, the others on the screen of that name, "dialog" in dialogs.
+KEYS: dict[str, tuple[Key, ...]] = {
+    "app": (
+        *(Key(p.name, p.key, f"app.go('{p.name}')", p.title, f"Go to {p.title}.", show=False) for p in PLACES),
+        Key("help", "question_mark,f1", "app.help", "Help", "Show the keys of this screen.", display="?"),
+        Key("palette", "ctrl+p,colon", "app.command_palette", "Palette",
+            "Run any action, go to a screen, choose a theme.", display=":"),
+        Key("theme", "ctrl+t", "app.change_theme", "Theme", "Choose the colours.", show=False),
+        Key("quit", "ctrl+q", "app.quit", "Quit", "Leave the panel at once; runs go on.", show=False, priority=True),
+        Key("leave", "q", "app.quit", "Quit", "Leave the panel; runs go on."),
+    ),
+    "overview": (
+        Key("refresh", "r", "refresh", "Refresh", "Read everything again."),
+    ),
+    "storage": (),
+    "registry": (),
+    "training": (),
+    "inference": (),
+    "advisor": (
+        Key("refresh", "r", "refresh", "Refresh", "Look at this machine again."),
+    ),
+    "dialog": (
+        Key("close", "escape", "close", "Close", "Close without doing anything."),
+        Key("yes", "y", "yes", "Yes", "Do what the dialog describes.", show=False),
+        Key("no", "n", "close", "No", "Don't.", show=False),
+    ),
+}  # fmt: skip
+
+
+def bindings(section: str) -> list[Binding]:
+    """The section's keys as Textual bindings, each with its id."""
+    from textual.binding import Binding
+
+    return [
+        Binding(
+            key.key,
+            key.action,
+            key.label,
+            show=key.show,
+            key_display=key.display or None,
+            priority=key.priority,
+            tooltip=key.help,
+            id=f"{section}.{key.name}",
+        )
+        for key in KEYS[section]
+    ]
+
+
+def ids() -> dict[str, Key]:
+    """Every binding id and its key."""
+    return {f"{section}.{key.name}": key for section, keys in KEYS.items() for key in keys}
+
+
+def checked(wanted: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Split a person's remapping into what can be used and one warning for each entry that can't."""
+    known = ids()
+    good: dict[str, str] = {}
+    warnings: list[str] = []
+    for binding, keys in wanted.items():
+        if binding not in known:
+            warnings.append(f"[panel] keys: there is no binding '{binding}'{nearest(binding, list(known)) or '.'}")
+        elif not all(_is_key(word.strip()) for word in keys.split(",")):
+            warnings.append(f"[panel] keys: '{keys}' for {binding} is not a key; {known[binding].key} stays.")
+        else:
+            good[binding] = keys
+    return good, warnings
+
+
+def _is_key(word: str) -> bool:
+    from textual.keys import REPLACED_KEYS, Keys
+
+    *modifiers, last = word.split("+")
+    if not set(modifiers) <= {"ctrl", "shift", "alt", "super", "hyper", "meta"}:
+        return False
+    if len(last) == 1:
+        return last.isprintable() and not last.isspace()
+    if last in {key.value for key in Keys}:
+        return True
+    try:
+        unicodedata.lookup(REPLACED_KEYS.get(last, last).replace("_", " ").upper())
+    except KeyError:
+        return False
+    return True
