@@ -25,7 +25,8 @@ class DatasetInfo(msgspec.Struct, frozen=True):
     """``dataset.json``. ``sha256`` is the digest over the three split files in order, hence of the content.
 
     ``prompt`` is the template with ``{text}``; the model sees ``prompt`` + " " + answer words + end of text.
-    ``labels`` is sorted; empty for the task "generate".
+    ``labels`` is sorted; empty for the task "generate". ``checks`` holds what was counted while building (duplicates
+    removed, near-duplicates across splits, …). ``path`` is the folder, filled in when the dataset is opened.
     """
 
     name: str
@@ -38,3 +39,33 @@ class DatasetInfo(msgspec.Struct, frozen=True):
     seed: int
     created_at: float
     warnings: tuple[str, ...] = ()
+    checks: dict[str, float] = {}
+    path: str = ""
+
+
+class Datasets(msgspec.Struct, frozen=True):
+    """Prepared datasets of a workspace, by name; ``problems`` names folders that can't be read as one."""
+
+    datasets: tuple[DatasetInfo, ...]
+    problems: tuple[str, ...] = ()
+
+
+class LabelCount(msgspec.Struct, frozen=True):
+    """How many rows of each split have ``label``."""
+
+    label: str
+    train: int
+    val: int
+    test: int
+
+
+class DatasetView(msgspec.Struct, frozen=True):
+    """A dataset as it is shown. ``words`` holds the length of the texts in words (min, median, p95, max) by split;
+    ``samples`` are rows of the asked split; ``problems`` says what is wrong with the files, in words."""
+
+    info: DatasetInfo
+    labels: tuple[LabelCount, ...]
+    words: dict[str, dict[str, float]]
+    samples: tuple[Row, ...]
+    bytes: int
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,241 @@
+"""Datasets on disk: written whole or not at all, read with every damaged line reported by file and number."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from services import atomic
+from services.context import Context, Plan
+from services.data.types import DatasetInfo, Datasets, Row, Split, Task
+from services.errors import BadInput, HybridError, nearest
+from services.workspace import Workspace
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+INFO = "dataset.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Rows = Mapping[Split, Sequence[Row]]
+
+
+def check_name(name: str) -> str:
+    """``name`` if it can name a dataset (letters, digits, dot, dash, underscore). Raises BadInput otherwise."""
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"'{name}' can't name a dataset.",
+            hint="Use up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit.",
+        )
+    return name
+
+
+def slug(text: str) -> str:
+    """A usable name made from ``text``, e.g. a file's stem: "My data (2)" → "my-data-2"."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._").lower()[:64] or "data"
+
+
+def encode(rows: Sequence[Row]) -> bytes:
+    """The bytes of a split file: one compact JSON object a line, UTF-8. Raises BadInput for text UTF-8 can't hold."""
+    try:
+        return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    except (UnicodeEncodeError, ValueError) as error:
+        raise BadInput(f"A row holds text that UTF-8 can't write ({error}).") from None
+
+
+def digest(parts: Sequence[bytes]) -> str:
+    """SHA-256 over the split files' bytes in the order train, val, test."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()
+
+
+def build_info(
+    name: str, task: Task, prompt: str, rows: Rows, *, source: str, seed: int,
+    warnings: Sequence[str] = (), checks: Mapping[str, float] | None = None,
+) -> DatasetInfo:  # fmt: skip
+    """The description of ``rows`` as they would be stored; labels and digest are computed from them."""
+    labels = sorted({row.answer for split in SPLITS for row in rows[split]}) if task == "classify" else []
+    return DatasetInfo(
+        name=check_name(name),
+        task=task,
+        prompt=prompt,
+        labels=tuple(labels),
+        counts={split: len(rows[split]) for split in SPLITS},
+        sha256=digest([encode(rows[split]) for split in SPLITS]),
+        source=source,
+        seed=seed,
+        created_at=time.time(),
+        warnings=tuple(warnings),
+        checks=dict(checks or {}),
+    )
+
+
+def write(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> DatasetInfo:
+    """Store a dataset as ``.hybrid/datasets/<name>/`` and return it as opened.
+
+    The same content under the same name is reused as it is. Other content under the name needs a yes
+    (raises NeedsYes), since runs may refer to the old one. Raises HybridError when the disk is full.
+    """
+    folder = ctx.workspace.datasets / check_name(info.name)
+    if folder.exists():
+        old = _same(folder, info)
+        if old is not None:
+            return old
+        ctx.approve(plan(ctx, action, info))
+    ctx.workspace.ensure_state()
+    try:
+        ctx.workspace.datasets.mkdir(parents=True, exist_ok=True)
+        with _temporary(ctx.workspace.datasets, info.name) as temporary:
+            for split in SPLITS:
+                atomic.write_bytes(temporary / f"{split}.jsonl", encode(rows[split]))
+            record = msgspec.structs.replace(info, path="")
+            atomic.write_bytes(temporary / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+            _put(temporary, folder)
+    except OSError as error:
+        raise _write_failed(folder, error) from error
+    return load_info(folder)
+
+
+def plan(ctx: Context, action: str, info: DatasetInfo) -> Plan:
+    """What ``write`` would do with ``info``."""
+    folder = ctx.workspace.datasets / check_name(info.name)
+    rows = f"{sum(info.counts.values())} rows ({', '.join(f'{info.counts[s]} {s}' for s in SPLITS)})"
+    if not folder.exists():
+        return Plan(action, f"store {rows} as the dataset '{info.name}'", (f"write {folder}",))
+    if _same(folder, info) is not None:
+        return Plan(action, f"nothing: the dataset '{info.name}' holds exactly these {rows} already")
+    return Plan(
+        action,
+        f"a different dataset called '{info.name}' exists already; a yes replaces it by {rows}, another name=… keeps both",
+        (f"delete {folder}", f"write {folder}"),
+    )
+
+
+def _same(folder: Path, info: DatasetInfo) -> DatasetInfo | None:
+    """The stored dataset if it holds exactly what ``info`` describes, also in its bytes."""
+    try:
+        old = load_info(folder)
+        stored = file_digest(folder)
+    except (HybridError, OSError):
+        return None
+    same = (old.sha256, old.task, old.prompt, stored) == (info.sha256, info.task, info.prompt, info.sha256)
+    return old if same else None
+
+
+@contextlib.contextmanager
+def _temporary(parent: Path, name: str) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Rename ``new`` to ``folder``; an old one there steps aside first and is removed last."""
+    aside = new.with_name(new.name.removesuffix(".tmp") + ".old.tmp")
+    if folder.exists():
+        os.rename(folder, aside)
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if aside.exists():
+            os.rename(aside, folder)
+        raise
+    atomic.sync_directory(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_failed(folder: Path, error: OSError) -> HybridError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HybridError(
+            f"The disk is full: the dataset {folder.name} was not stored.",
+            hint="hybrid-tui --run storage.scan shows what takes the space.",
+        )
+    return HybridError(f"The dataset {folder.name} was not stored: {error.strerror or error}.")
+
+
+def load_info(folder: Path) -> DatasetInfo:
+    """Open the dataset in ``folder``. Raises BadInput naming the file when it is missing or damaged."""
+    path = folder / INFO
+    try:
+        info = msgspec.json.decode(path.read_bytes(), type=DatasetInfo)
+    except OSError as error:
+        raise BadInput(f"{folder} is not a dataset: {INFO} can't be read ({error.strerror}).", hint=_AGAIN) from None
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadInput(f"{path} is damaged ({error}); it is left as it is.", hint=_AGAIN) from None
+    return msgspec.structs.replace(info, path=str(folder))
+
+
+_AGAIN = "Prepare it again with data.prepare or data.generate; data.list shows the datasets there are."
+
+
+def read_rows(folder: Path, split: Split) -> list[Row]:
+    """All rows of a split. Raises BadInput naming file and line when one is damaged, or the file when it is missing."""
+    path = folder / f"{split}.jsonl"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} can't be read ({error.strerror}).", hint=_AGAIN) from None
+    decoder = msgspec.json.Decoder(Row)
+    rows = []
+    lines = data.split(b"\n")
+    torn = lines.pop()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}, line {number} is damaged ({error}); the file is left as it is.", hint=_AGAIN) from None
+    if torn:
+        raise BadInput(f"{path}, line {len(lines) + 1} has no end: the file was cut; it is left as it is.", hint=_AGAIN)
+    return rows
+
+
+def file_digest(folder: Path) -> str:
+    """The digest of the split files as they lie in ``folder``. Raises OSError when one can't be read."""
+    return digest([(folder / f"{split}.jsonl").read_bytes() for split in SPLITS])
+
+
+def all_datasets(workspace: Workspace) -> Datasets:
+    """Every dataset of the workspace by name, and one sentence for each folder that can't be opened."""
+    infos: list[DatasetInfo] = []
+    problems: list[str] = []
+    for folder in _folders(workspace):
+        try:
+            infos.append(load_info(folder))
+        except BadInput as error:
+            problems.append(str(error))
+    return Datasets(tuple(infos), tuple(problems))
+
+
+def _folders(workspace: Workspace) -> list[Path]:
+    if not workspace.datasets.is_dir():
+        return []
+    return sorted(p for p in workspace.datasets.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def resolve(workspace: Workspace, name_or_path: str) -> Path:
+    """The folder of a dataset given by its name, or by the path of a folder holding dataset.json.
+
+    Raises BadInput naming the nearest dataset there is.
+    """
+    if _NAME.fullmatch(name_or_path) and (workspace.datasets / name_or_path).is_dir():
+        return workspace.datasets / name_or_path
+    given = Path(name_or_path).expanduser()
+    for path in (given.absolute(), workspace.root / given):
+        if (path / INFO).is_file():
+            return path
+    known = [folder.name for folder in _folders(workspace)]
+    hint = f"Datasets: {', '.join(known)}." if known else "Make one with data.generate or data.prepare source=FILE."
+    raise BadInput(f"There is no dataset '{name_or_path}'{nearest(name_or_path, known) or '.'}", hint=hint)
