@@ -1,0 +1,141 @@
+"""Text ↔ token ids. ``tokenizer.json`` is read by the `tokenizers` library alone: 0.1 s, transformers takes 1.5."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from services.errors import BadInput
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "tokenizer.model")
+
+
+class Tokenizer:
+    """A folder's tokenizer.
+
+    ``eos_id`` ends a text, ``pad_id`` fills (= ``eos_id`` when there is none), ``prefix`` is what the tokenizer itself
+    puts before a text (Llama's begin-of-text; empty for many), ``stop_ids`` every id that ends an answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises BadInput when ``folder`` has no usable tokenizer."""
+        self.folder = folder
+        self._settings = _json(folder / "tokenizer_config.json")
+        self._tokenizer = _backend(folder)
+        config = _json(folder / "config.json") | _json(folder / "generation_config.json")
+        self.bos_id = self._special("bos_token", config.get("bos_token_id"))
+        eos = config.get("eos_token_id")
+        configured = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
+        eos_id = self._special("eos_token", configured[0] if configured else None)
+        if eos_id is None:
+            raise BadInput(f"The tokenizer in {folder} names no end-of-text token.", hint="Fetch the model again.")
+        self.eos_id: int = eos_id
+        pad_id = self._special("pad_token", config.get("pad_token_id"))
+        self.pad_id: int = eos_id if pad_id is None else pad_id
+        self.stop_ids: frozenset[int] = frozenset([eos_id, *configured])
+        self.prefix: tuple[int, ...] = tuple(self._tokenizer.encode("", add_special_tokens=True).ids)
+        if self.prefix and self.prefix[-1] == eos_id:  # some append end-of-text to everything: not before a text
+            self.prefix = self.prefix[:-1]
+        self.chat_template: str | None = self._chat_template()
+
+    def _special(self, name: str, fallback: Any) -> int | None:
+        token = self._settings.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
+        return found if found is not None else (fallback if isinstance(fallback, int) else None)
+
+    def _chat_template(self) -> str | None:
+        file = self.folder / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        template = self._settings.get("chat_template")
+        return template if isinstance(template, str) else None
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, added tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``, without anything before or after it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """``encode`` of each text, on all cores."""
+        return [list(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], *, specials: bool = False) -> str:
+        """Text of ``ids``; special tokens are left out unless ``specials``."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=not specials))
+
+    def chat(self, messages: Sequence[dict[str, str]]) -> str:
+        """The conversation as the model's chat template writes it, up to where the assistant speaks next.
+
+        ``messages``: ``{"role", "content"}``. Raises BadInput when the model has no template or it refuses them.
+        """
+        if self.chat_template is None:
+            raise BadInput(f"The model in {self.folder} has no chat template.", hint="Send plain text to it instead.")
+        import jinja2
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        def refuse(message: str) -> str:
+            raise jinja2.TemplateError(message)
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = refuse
+        environment.globals["strftime_now"] = _now
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        words = {name: self._word(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        try:
+            return environment.from_string(self.chat_template).render(
+                messages=list(messages), add_generation_prompt=True, **words
+            )
+        except jinja2.TemplateError as error:
+            raise BadInput(f"The model's chat template refuses this conversation: {error}.") from error
+
+    def _word(self, name: str) -> str:
+        token = self._settings.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        return token if isinstance(token, str) else ""
+
+
+def _now(pattern: str) -> str:
+    import time
+
+    return time.strftime(pattern)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _backend(folder: Path) -> Any:
+    """The `tokenizers` object of ``folder``; older formats are converted by transformers."""
+    from tokenizers import Tokenizer as Backend
+
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            backend = Backend.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BadInput(f"{path} is damaged: {error}.", hint="Fetch the model again.") from error
+        backend.no_padding()
+        backend.no_truncation()
+        return backend
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return tokenizer.backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{folder} has no usable tokenizer.", hint="Fetch the model again, with tokenizer.json."
+        ) from error
