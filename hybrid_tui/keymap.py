@@ -61,6 +61,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
     ),
     "dialog": (
         Key("close", "escape", "close", "Close", "Close without doing anything."),
+        Key("ok", "enter", "close", "Close", "Close what was only to be read.", show=False),
         Key("yes", "y", "yes", "Yes", "Do what the dialog describes.", show=False),
         Key("no", "n", "close", "No", "Don't.", show=False),
     ),
@@ -121,3 +122,42 @@ def _is_key(word: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+_DISPLAY = {"question_mark": "?", "colon": ":", "slash": "/", "escape": "esc", "plus": "+", "minus": "-",
+            "left_square_bracket": "[", "right_square_bracket": "]", "full_stop": ".", "comma": ","}  # fmt: skip
+
+
+def shown_key(binding: str, overrides: Mapping[str, str]) -> str:
+    """The key(s) of a binding id as a person reads them: "? f1"."""
+    keys = overrides.get(binding) or ids()[binding].key
+    return " ".join(_DISPLAY.get(word.strip(), word.strip()) for word in keys.split(","))
+
+
+def document() -> str:
+    """docs/keys.md."""
+    lines = [
+        "# Keys",
+        "",
+        "Made by `python -m hybrid_tui.keymap > docs/keys.md` from the key table; don't edit it by hand.",
+        "",
+        "Any key can be changed by its id in `hybrid.toml`; several keys are separated by commas:",
+        "",
+        "```toml",
+        "[panel]",
+        'keys = { "app.help" = "f1", "app.palette" = "ctrl+p" }',
+        "```",
+    ]
+    titles = {"app": "Everywhere", "dialog": "In dialogs"} | {place.name: place.title for place in PLACES}
+    for section, keys in KEYS.items():
+        if not keys:
+            continue
+        lines += ["", f"## {titles.get(section, section.title())}", "", "| key | id | what it does |", "| --- | --- | --- |"]
+        for key in keys:
+            shown = " ".join(f"`{word}`" for word in shown_key(f"{section}.{key.name}", {}).split())
+            lines.append(f"| {shown} | `{section}.{key.name}` | {key.help} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

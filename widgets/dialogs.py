@@ -6,11 +6,11 @@ They bring no keys of their own but those given as ``keys``, so that the panel's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingsMap
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -27,21 +27,22 @@ class Dialog(ModalScreen[T]):
     DEFAULT_CSS = """
     Dialog { align: center middle; }
     Dialog > Vertical {
-        width: 76; max-width: 92%; height: auto; max-height: 88%;
-        border: round $primary; background: $surface; padding: 1 2 0 2;
+        width: 76; max-width: 92%; height: auto; max-height: 90%;
+        border: round $primary; background: $surface; padding: 1 2;
     }
-    Dialog #dialog-body { height: auto; max-height: 100%; scrollbar-size-vertical: 1; }
+    Dialog #dialog-body { height: auto; scrollbar-size-vertical: 1; }
     Dialog #dialog-body Static { height: auto; }
     Dialog .hint { color: $text-muted; margin-top: 1; }
     Dialog #dialog-buttons { height: auto; align-horizontal: right; margin-top: 1; }
     Dialog Button { margin-left: 2; }
     """
 
+    SCROLLS: ClassVar[bool] = False  # the body takes the focus, so that the arrow keys scroll it
+
     def __init__(self, title: str, *, keys: Sequence[Binding] = ()) -> None:
         super().__init__()
         self.heading = title
-        for binding in keys:
-            self._bindings.key_to_bindings.setdefault(binding.key, []).append(binding)
+        self._bindings = BindingsMap.merge([self._bindings, BindingsMap(keys)])
 
     def body(self) -> ComposeResult:
         """The dialog's content."""
@@ -54,10 +55,14 @@ class Dialog(ModalScreen[T]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = Content(self.heading)
-            with VerticalScroll(id="dialog-body", can_focus=False):
+            with VerticalScroll(id="dialog-body", can_focus=self.SCROLLS):
                 yield from self.body()
             with Horizontal(id="dialog-buttons"):
                 yield from self.buttons()
+
+    def on_resize(self, event: events.Resize) -> None:
+        # The buttons always stay in sight: border, padding and the row of buttons take six lines of the box.
+        self.query_one("#dialog-body").styles.max_height = max(event.size.height * 9 // 10 - 6, 3)
 
     @on(Button.Pressed, "#close")
     def action_close(self) -> None:
@@ -66,6 +71,8 @@ class Dialog(ModalScreen[T]):
 
 class Message(Dialog[None]):
     """Something to read: ``text`` (plain, or any visual) and what to do next."""
+
+    SCROLLS = True
 
     def __init__(self, title: str, text: VisualType, hint: str = "", *, keys: Sequence[Binding] = ()) -> None:
         super().__init__(title, keys=keys)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import msgspec
 from textual.content import Content
 from textual.reactive import reactive
+from textual.style import Style
 from textual.widget import Widget
 
 
@@ -20,9 +21,16 @@ class HeaderFacts(msgspec.Struct, frozen=True):
     trouble: bool = False
     read_only: bool = False
 
+    def with_disk(self, disk: str, trouble: bool) -> HeaderFacts:
+        """The same with the disk's state."""
+        return msgspec.structs.replace(self, disk=disk, trouble=trouble)
+
 
 class PanelHeader(Widget):
-    """Two lines, drawn as text: one widget for the whole header keeps the start fast."""
+    """Two lines, drawn as text: one widget for the whole header keeps the start fast.
+
+    Its facts come down from the app's reactive ``header_facts``.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"header--name", "header--quiet", "header--current", "header--trouble"}
     DEFAULT_CSS = """
@@ -35,10 +43,15 @@ class PanelHeader(Widget):
 
     facts: reactive[HeaderFacts | None] = reactive(None)
 
-    def __init__(self, facts: HeaderFacts, current: str) -> None:
+    def __init__(self, current: str) -> None:
         super().__init__()
         self.current = current
-        self.set_reactive(PanelHeader.facts, facts)
+
+    def on_mount(self) -> None:
+        self.watch(self.app, "header_facts", self._take)
+
+    def _take(self, facts: HeaderFacts | None) -> None:
+        self.facts = facts
 
     def render(self) -> Content:
         facts = self.facts
@@ -47,7 +60,7 @@ class PanelHeader(Widget):
         return Content("\n").join([self._first(facts, self.size.width), self._second(facts)])
 
     def _first(self, facts: HeaderFacts, width: int) -> Content:
-        def style(name: str):  # type: ignore[no-untyped-def]
+        def style(name: str) -> Style:
             return self.get_visual_style(f"header--{name}")
 
         left = Content.assemble(

@@ -103,7 +103,7 @@ class PanelScreen(Screen[None]):
         return keymap.bindings("dialog")
 
     def compose(self) -> ComposeResult:
-        yield PanelHeader(self.panel.header_facts, current=self.NAME)
+        yield PanelHeader(self.NAME)
         with Container(id="body", classes=self.NAME):
             yield from self.body()
         yield KeyFooter()
