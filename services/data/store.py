@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -116,7 +115,8 @@ def plan(ctx: Context, action: str, info: DatasetInfo) -> Plan:
         return Plan(action, f"nothing: the dataset '{info.name}' holds exactly these {rows} already")
     return Plan(
         action,
-        f"a different dataset called '{info.name}' exists already; a yes replaces it by {rows}, another name=… keeps both",
+        f"a different dataset called '{info.name}' exists already; a yes replaces it by {rows}, "
+        "another name=… keeps both",
         (f"delete {folder}", f"write {folder}"),
     )
 
@@ -146,12 +146,12 @@ def _put(new: Path, folder: Path) -> None:
     """Rename ``new`` to ``folder``; an old one there steps aside first and is removed last."""
     aside = new.with_name(new.name.removesuffix(".tmp") + ".old.tmp")
     if folder.exists():
-        os.rename(folder, aside)
+        folder.rename(aside)
     try:
-        os.rename(new, folder)
+        new.rename(folder)
     except OSError:
         if aside.exists():
-            os.rename(aside, folder)
+            aside.rename(folder)
         raise
     atomic.sync_directory(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
@@ -196,7 +196,9 @@ def read_rows(folder: Path, split: Split) -> list[Row]:
         try:
             rows.append(decoder.decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}, line {number} is damaged ({error}); the file is left as it is.", hint=_AGAIN) from None
+            raise BadInput(
+                f"{path}, line {number} is damaged ({error}); the file is left as it is.", hint=_AGAIN
+            ) from None
     if torn:
         raise BadInput(f"{path}, line {len(lines) + 1} has no end: the file was cut; it is left as it is.", hint=_AGAIN)
     return rows

