@@ -8,7 +8,12 @@ import msgspec
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One immutable member of a model. ``digest`` is the sha256 of its canonical manifest, hence its identity."""
+    """One immutable member of a model. ``digest`` is the sha256 of its canonical manifest, hence its identity.
+
+    ``id`` is "banking@2"; ``type`` "adapter", "full-model", "gguf" or "files"; ``status`` "registered", "candidate",
+    "deployed" or "retired" (was deployed, is no more); ``path`` is absolute; ``record`` is the log's record that made
+    it and ``by`` who wrote it. ``warnings`` are sentences about this call (a hand-edited view set aside, …).
+    """
 
     model: str
     version: int
@@ -26,6 +31,45 @@ class Version(msgspec.Struct, frozen=True):
     deployed_at: float | None = None
     note: str = ""
     files: int = 0
+    record: str = ""
+    by: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A named series: how many versions it has, its aliases (with ``latest``) and where they point."""
+
+    model: str
+    versions: int
+    aliases: dict[str, int]
+    size_bytes: int
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """The registry at a glance. ``versions`` by model, then newest first; ``records`` counts the log's records;
+    ``problems`` are sentences about damage and hand edits; ``store`` says where all this lies."""
+
+    models: tuple[Model, ...]
+    versions: tuple[Version, ...]
+    records: int
+    store: str
+    problems: tuple[str, ...] = ()
+
+
+class Promotion(msgspec.Struct, frozen=True):
+    """An alias and where it points now. ``previous`` is where it pointed before (0: nowhere); ``changed`` is false when
+    it pointed to ``version`` already and nothing was written."""
+
+    model: str
+    alias: str
+    version: int
+    previous: int
+    changed: bool
+    by: str
+    at: float
+    record: str
+    note: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
@@ -42,3 +86,11 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     note: str = ""
     accepted: bool = True
     why: str = ""
+
+
+class History(msgspec.Struct, frozen=True):
+    """Records in words, newest first; ``total`` counts those that match, shown or not."""
+
+    entries: tuple[HistoryEntry, ...]
+    total: int
+    problems: tuple[str, ...] = ()

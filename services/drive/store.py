@@ -1,0 +1,143 @@
+"""The store's interface: a small tree of files and folders, plus slots that are created once and never changed.
+
+Paths are relative to the store's root, with "/" between parts ("models/finetuned/banking-v1"). A slot is a small file
+addressed by an id from ``new_id``; ``put_new`` on a taken id is refused, so of two writers exactly one wins. On Google
+Drive the id is a pre-generated file id and the refusal is HTTP 409; in a folder it is an exclusive create.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from services.errors import BadInput
+
+OnBytes = Callable[[int, str], None]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A file or folder by its last name; ``size`` is a file's bytes, 0 for a folder."""
+
+    name: str
+    folder: bool
+    size: int
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A local file to be copied to ``path`` below the target folder; ``size`` in bytes as it was listed."""
+
+    local: str
+    path: str
+    size: int
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """A file that lies in the store and was read back: its bytes there have this size and sha256 (hex)."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class StoreStatus(msgspec.Struct, frozen=True):
+    """Where models and the registry are kept. ``label`` says in words whether that is Google Drive.
+
+    ``promises`` are the store's guarantees in words; ``free_bytes`` and ``total_bytes`` are None where unknown;
+    ``unfinished`` counts additions that were begun and never committed (their bytes are ``unfinished_bytes``).
+    """
+
+    kind: str
+    label: str
+    path: str
+    google_drive: bool
+    reachable: bool
+    created: bool
+    writable: bool
+    free_bytes: int | None
+    total_bytes: int | None
+    promises: tuple[str, ...]
+    unfinished: int = 0
+    unfinished_bytes: int = 0
+
+
+class Store(ABC):
+    """What the registry and the transfers need. Every method raises StoreUnreachable when the place does not answer,
+    and HybridError when it answers with a failure (disk full, no permission)."""
+
+    kind: str
+    label: str
+
+    @abstractmethod
+    async def status(self) -> StoreStatus:
+        """Where this is, how much room it has, what it promises. Raises StoreUnreachable."""
+
+    @abstractmethod
+    async def new_id(self) -> str:
+        """An id that no slot has; nothing is created."""
+
+    @abstractmethod
+    async def first_id(self, folder: str) -> str:
+        """The id of the first slot of the chain kept in ``folder``: the same for every writer."""
+
+    @abstractmethod
+    async def put_new(self, folder: str, id: str, data: bytes) -> bool:
+        """Create the slot ``id`` in ``folder`` with ``data``, whole or not at all. False when it is taken."""
+
+    @abstractmethod
+    async def read_slot(self, folder: str, id: str) -> bytes | None:
+        """The slot's data, or None while it is empty. Never answers from a stale listing."""
+
+    @abstractmethod
+    async def read(self, path: str) -> bytes | None:
+        """A small file's content, None when there is none."""
+
+    @abstractmethod
+    async def write(self, path: str, data: bytes) -> None:
+        """Replace a small file whole; parents are created."""
+
+    @abstractmethod
+    async def list(self, path: str) -> tuple[Entry, ...]:
+        """The children of a folder by name; empty when there is no such folder."""
+
+    @abstractmethod
+    async def stat(self, path: str) -> Entry | None:
+        """One file or folder, None when there is none."""
+
+    @abstractmethod
+    async def make_folders(self, paths: Sequence[str]) -> None:
+        """Create folders (and parents) that are missing."""
+
+    @abstractmethod
+    async def put_files(self, sources: Sequence[Source], folder: str, on_bytes: OnBytes) -> tuple[Copied, ...]:
+        """Copy ``sources`` below ``folder``, read each back and compare its sha256 with what was read from the source.
+
+        ``on_bytes(n, path)`` is called from the loop's thread as bytes arrive. Raises HybridError when a source changed
+        meanwhile or a copy differs. Cancelling stops within a block and leaves what was copied.
+        """
+
+    @abstractmethod
+    async def rename(self, path: str, to: str) -> bool:
+        """Move a file or folder. False when ``to`` exists already or ``path`` does not: nothing is overwritten."""
+
+    @abstractmethod
+    async def discard(self, folder: str) -> None:
+        """Delete a folder of our own unfinished bytes; absent is fine."""
+
+    @abstractmethod
+    async def fetch(self, folder: str) -> Path:
+        """A local path with the folder's content, downloaded first where the store is remote."""
+
+    @abstractmethod
+    def local(self, path: str) -> str:
+        """How a person finds ``path``: an absolute local path, or the store's own notation."""
+
+
+def parts(path: str) -> tuple[str, ...]:
+    """The parts of a relative store path. Raises BadInput for an absolute path, "..", or a control character."""
+    split = tuple(path.split("/"))
+    if any(p in ("", ".", "..") or any(ord(c) < 32 or ord(c) == 127 for c in p) for p in split):
+        raise BadInput(f"{path!r} is not a path inside the store.", hint="Use relative paths without '..'.")
+    return split
