@@ -38,8 +38,9 @@ class Action:
 
     def parameters(self) -> type[msgspec.Struct]:
         """The type of the action's parameters."""
-        hints = typing.get_type_hints(self.function(), include_extras=True)
-        return typing.cast(type[msgspec.Struct], hints["params"])
+        function = self.function()
+        name = function.__code__.co_varnames[1]  # the second parameter, "_params" where there is none to use
+        return typing.cast(type[msgspec.Struct], typing.get_type_hints(function, include_extras=True)[name])
 
 
 _TABLE = (
