@@ -27,8 +27,10 @@ def shown(path: str) -> str:
 def actual(text: str) -> str:
     """The path that ``shown`` wrote as ``text``; "~" stands for the home folder. Absolute, symbolic links resolved.
 
-    A path that exists as it is written wins over one written with escapes.
+    A path that exists as it is written wins over one written with escapes. Raises BadInput for a NUL character.
     """
+    if "\0" in text:
+        raise BadInput("A path can't contain a NUL character.")
     path = os.path.expanduser(text)  # noqa: PTH111  (Path can't hold every name)
     if not os.path.lexists(path) and "\\x" in path:
         unescaped = os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(path)))
@@ -42,8 +44,6 @@ def open_folder(path: str) -> int:
 
     Raises BadInput when there is none, when it is no folder, or when it may not be read.
     """
-    if "\0" in path:
-        raise BadInput("A path can't contain a NUL character.")
     try:
         return _open(path)
     except FileNotFoundError:

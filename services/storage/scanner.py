@@ -117,8 +117,8 @@ class Scanner:
         self._mounts: list[str] = []
         self._stack: list[_Level] = []
         self._closed = 0  # levels [0, closed) of the stack have no open descriptor
-        self._started = time.monotonic()
-        self._next_partial = self._started + FIRST_PARTIAL
+        self.clock = time.monotonic
+        self._started = self._next_partial = self.clock()
         fd = paths.open_folder(path)
         self._root = _Level(path, os.fstat(fd), fd)
 
@@ -127,7 +127,7 @@ class Scanner:
 
         Files that vanish meanwhile are left out; folders that can't be read are counted and named.
         """
-        self._started = time.monotonic()
+        self._started = self.clock()
         self._next_partial = self._started + FIRST_PARTIAL
         stack = self._stack
         stack.append(self._root)
@@ -234,7 +234,7 @@ class Scanner:
         if len(self._stack) - self._closed > MAX_OPEN:
             self._close_highest()
         self._list(level)
-        if time.monotonic() >= self._next_partial:
+        if self.clock() >= self._next_partial:
             self._tick()
 
     def _leave(self) -> None:
@@ -317,7 +317,7 @@ class Scanner:
 
     def _tick(self, level: _Level | None = None, blocks: int = 0, apparent: int = 0, files: int = 0) -> None:
         """Report the result so far when it is time; the sums are those of ``level`` not yet noted in it."""
-        now = time.monotonic()
+        now = self.clock()
         if self._on_partial is None or now < self._next_partial:
             return
         if level is None:
@@ -327,7 +327,7 @@ class Scanner:
             level.blocks, level.apparent, level.files = blocks + before[0], apparent + before[1], files + before[2]
             self._on_partial(self._result(False))
             level.blocks, level.apparent, level.files = before
-        self._next_partial = time.monotonic() + PARTIAL_EVERY
+        self._next_partial = self.clock() + PARTIAL_EVERY
 
     def _result(self, complete: bool) -> Scan:
         blocks = sum(level.blocks for level in self._stack)
@@ -348,7 +348,7 @@ class Scanner:
             apparent_bytes=apparent,
             files=files,
             directories=sum(level.directories for level in self._stack),
-            seconds=time.monotonic() - self._started,
+            seconds=self.clock() - self._started,
             complete=complete,
             folders=(*folders, rest),
             largest=self._largest.rows(),
