@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +29,7 @@ _HERE = Path(__file__).resolve().parent
 ASSETS = next(folder for folder in (_HERE / "assets", _HERE.parent / "assets") if folder.is_dir())
 SMALLEST = (60, 15)
 DISK_SECONDS = 30.0
+CRASH_SECONDS = 60.0  # a timer that fails the same way again is not told again before
 
 
 def _maker(place: Place) -> Callable[[], Screen[Any]]:
@@ -59,6 +62,8 @@ class HybridApp(App[None]):
         self.workspace = workspace
         self.read_only = read_only
         self.crashed = False
+        self._crashes: dict[str, float] = {}
+        self.clock: Callable[[], float] = time.time
         panel = workspace.settings.panel
         self.register_theme(themes.DARK)
         self.register_theme(themes.LIGHT)
@@ -143,8 +148,10 @@ class HybridApp(App[None]):
         """Show an error that nobody expected: a dialog with its cause and the next step; the trace goes to a file."""
         from hybrid_tui.crash import crash_dialog
 
+        seen, self._crashes[str(error)] = self._crashes.get(str(error), -math.inf), self.clock()
         self.crashed = True
-        self.push_screen(crash_dialog(error, None if self.read_only else self.workspace))
+        if self.clock() - seen > CRASH_SECONDS:
+            self.push_screen(crash_dialog(error, None if self.read_only else self.workspace))
 
     async def confirm(self, plan: Plan) -> bool:
         """Ask for a yes to ``plan``; call from a worker."""

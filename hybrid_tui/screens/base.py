@@ -21,7 +21,7 @@
   ``progress(Progress)`` are called on the loop; progress at most 10 times a second, the last one always. Same ``group``
   (default: the action's name) = the older one is cancelled. A NeedsYes becomes a dialog that defaults to No and shows
   the plan; after a yes the action runs again with ``ctx.yes``. Without ``failed`` a HybridError is a toast.
-  An unexpected exception is a dialog with its cause, never a dead panel.
+  An unexpected exception is a dialog with its cause, never a dead panel (``failed`` is called as well).
 - **Any other coroutine**: ``self.background(coroutine, group="stream", failed=…)``, with the same care for errors.
 - **The context** for calling a service yourself: ``self.panel.context(report)``; the workspace: ``self.panel.workspace``.
 - **Toast an error**: ``self.panel.toast(error)`` (HybridError with hint); a note: ``self.notify(text, markup=False)``.
@@ -157,13 +157,15 @@ class PanelScreen(Screen[None]):
 
 
 async def guarded(panel: HybridApp, work: Coroutine[Any, Any, Any], failed: Failed | None = None) -> None:
-    """Await ``work``; an expected error goes to ``failed`` or a toast, any other to a dialog with its cause."""
+    """Await ``work``; an expected error goes to ``failed`` or a toast, any other to a dialog (and to ``failed``)."""
     try:
         await work
     except HybridError as error:
         (failed or panel.toast)(error)
     except Exception as error:
         panel.show_crash(error)
+        if failed:
+            failed(HybridError(f"{type(error).__name__}: {error}", hint="Not foreseen; see .hybrid/panel-errors.log."))
 
 
 async def perform(
@@ -177,7 +179,10 @@ async def perform(
     """Run an action and hand its result to ``then``; a NeedsYes is asked in a dialog. Raises what the action raises."""
     action = actions.find(name)
     # The first import of a service takes a while: not on the loop's time.
-    function, kind = await asyncio.to_thread(lambda: (action.function(), action.parameters()))
+    try:
+        function, kind = await asyncio.to_thread(lambda: (action.function(), action.parameters()))
+    except ImportError as error:
+        raise HybridError(f"{name} can't be loaded: {error}.", hint="The installation is not whole; run the set-up.") from error
     values = params if isinstance(params, msgspec.Struct) else msgspec.convert(dict(params or {}), kind)
     throttle = Throttle(progress) if progress else None
     context = panel.context(throttle or (lambda _: None))

@@ -1,19 +1,215 @@
-"""The overview: is the disk within budget, what is deployed, what is running, what is due."""
+"""The overview: is the disk within budget, what is deployed and how good, what is running, what is due."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
+from textual.containers import Grid, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
 
 from hybrid_tui import keymap
 from hybrid_tui.screens.base import PanelScreen
+from services import formats
+from services.context import Progress
+from services.errors import HybridError
+from widgets.columns import Cell, columns
+from widgets.gauge import Gauge, Reading, bar
 from widgets.status import Section
+
+if TYPE_CHECKING:
+    from services.registry.types import Listing, Version
+    from services.runs.types import RunView
+    from services.storage.types import Caches, DiskUsage
+
+RUNS_SECONDS = 2.0
+DISK_SECONDS = 30.0
+ROWS = 6  # of any one list; the rest is on its own screen
+BAR = 16
 
 
 class OverviewScreen(PanelScreen):
-    """The first screen."""
+    """Four boxes, each loaded in the background by itself; one that fails says so and the others stand."""
 
     NAME = "overview"
     BINDINGS = keymap.bindings("overview")
+    HORIZONTAL_BREAKPOINTS = [(0, "-one-column"), (110, "-two-columns")]  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._usage: DiskUsage | None = None
+        self._caches: Caches | None = None
+        self._listing: Listing | None = None
+        self._runs: tuple[RunView, ...] = ()
+        self._known: set[str] = set()
 
     def body(self) -> ComposeResult:
-        yield Section("Disk", id="disk")
+        with VerticalScroll(can_focus=False), Grid(id="overview-grid"):
+            yield Section("Disk", Gauge("Used", id="used"), Gauge("Caches", id="caches"), Gauge("Free", id="free"),
+                          id="disk", loading="Reading the disk…")  # fmt: skip
+            yield Section("Deployed", Static(), id="deployed", loading="Reading the registry…")
+            yield Section("Running", Static(), id="running", loading="Reading the runs…")
+            yield Section("Due", Static(), id="due", loading="Waiting for the others…")
+
+    def first_shown(self) -> None:
+        self.action_refresh()
+        self.every(RUNS_SECONDS, self._read_runs)
+        self.every(DISK_SECONDS, self._read_disk)
+
+    def shown(self) -> None:
+        if self._known:  # back from another screen, where a version may have been promoted
+            self._read_registry()
+            self._read_runs()
+
+    def action_refresh(self) -> None:
+        """Read everything again."""
+        self._read_disk()
+        self._read_caches()
+        self._read_registry()
+        self._read_runs()
+
+    def _read_disk(self) -> None:
+        self.load("storage.usage", then=self._show_usage, failed=lambda e: self._show_error("disk", e))
+
+    def _read_caches(self) -> None:
+        def partly(progress: Progress) -> None:
+            if progress.partial is not None:
+                self._show_caches(progress.partial)
+
+        self.load("storage.caches", then=self._show_caches, progress=partly, failed=self._show_caches_error)
+
+    def _read_registry(self) -> None:
+        self.load("registry.list", then=self._show_listing, failed=lambda e: self._show_error("deployed", e))
+
+    def _read_runs(self) -> None:
+        self.load("train.list", then=lambda found: self._show_runs(found.runs),
+                  failed=lambda e: self._show_error("running", e))  # fmt: skip
+
+    def _show_error(self, box: str, error: HybridError) -> None:
+        self.query_one(f"#{box}", Section).error(str(error), error.hint)
+        self._know(box)
+
+    def _show_usage(self, usage: DiskUsage) -> None:
+        self._usage = usage
+        self.query_one("#disk", Section).ready()
+        used, budget, least = usage.used_bytes, usage.budget_bytes, usage.min_free_bytes
+        self.query_one("#used", Gauge).reading = _budget(used, budget)
+        short = usage.free_bytes < least
+        verdict = f"{formats.size(least - usage.free_bytes)} short" if short else "enough"
+        self.query_one("#free", Gauge).reading = Reading(
+            None, f"{formats.size(usage.free_bytes)}, min {formats.size(least)}", verdict, short
+        )
+        self._know("disk")
+
+    def _show_caches(self, caches: Caches) -> None:
+        self._caches = caches
+        reading = _budget(caches.total_bytes, caches.budget_bytes)
+        self.query_one("#caches", Gauge).reading = reading
+        if caches.complete:
+            self._know("caches")
+
+    def _show_caches_error(self, error: HybridError) -> None:
+        self.query_one("#caches", Gauge).reading = Reading(None, "", str(error), over=True)
+        self._know("caches")
+
+    def _show_listing(self, listing: Listing) -> None:
+        self._listing = listing
+        box = self.query_one("#deployed", Section)
+        deployed = [v for v in listing.versions if "deployed" in v.aliases]
+        if deployed:
+            box.query_one(".section--content", Static).update(_deployed(deployed, self.panel.clock()))
+            box.ready()
+        elif listing.versions:
+            box.empty("Nothing is deployed.", f"{len(listing.versions)} registered: see 3 Registry.")
+        else:
+            box.empty("No model is registered yet.", "Train one (4 Training), then register its run (3 Registry).")
+        self._know("registry")
+
+    def _show_runs(self, runs: Sequence[RunView]) -> None:
+        found = tuple(runs)
+        if found == self._runs and "running" in self._known:
+            return
+        from services.runs.types import FINISHED
+
+        self._runs = found
+        box = self.query_one("#running", Section)
+        active = [run for run in found if run.phase not in FINISHED]
+        if active:
+            box.query_one(".section--content", Static).update(_running(active))
+            box.ready()
+        elif found:
+            box.empty("Nothing is running.", f"Last: {_last(found[0], self.panel.clock())}")
+        else:
+            box.empty("No run yet.", "4 Training starts one.")
+        self._know("running")
+
+    def _know(self, what: str) -> None:
+        from hybrid_tui.due import due
+
+        self._known.add(what)
+        box = self.query_one("#due", Section)
+        found = due(self._usage, self._caches, self._listing, self._runs, now=self.panel.clock())
+        if found:
+            rows = [Content.assemble(("▲ ", "bold $text-warning"), item.what, (f"  → {item.where}", "$text-muted"))
+                    for item in found[:ROWS]]  # fmt: skip
+            if len(found) > ROWS:
+                rows.append(Content.styled(f"and {len(found) - ROWS} more", "$text-muted"))
+            box.query_one(".section--content", Static).update(Content("\n").join(rows))
+            box.ready()
+        elif {"disk", "caches", "registry", "running"} <= self._known:
+            box.empty("✓ Nothing.")
+
+
+def _budget(used: int, budget: int) -> Reading:
+    over = used > budget
+    verdict = f"{formats.size(used - budget)} over" if over else "within budget"
+    share = used / budget if budget else float(used > 0)
+    return Reading(share, f"{formats.size(used)} of {formats.size(budget)}", verdict, over)
+
+
+def _deployed(versions: Sequence[Version], now: float) -> Content:
+    rows: list[list[Cell]] = []
+    for v in versions[:ROWS]:
+        f1 = v.metrics.get("macro_f1")
+        rows.append([
+            (v.id, "bold"),
+            *([("accuracy", "$text-muted"), formats.percent(v.metrics["accuracy"])] if _is_number(v.metrics.get("accuracy"))
+              else [("not evaluated", "$text-muted"), ""]),
+            *([("macro-F1", "$text-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]),
+            (formats.age(v.deployed_at, now), "$text-muted"),
+        ])  # fmt: skip
+    if len(versions) > ROWS:
+        rows.append([(f"and {len(versions) - ROWS} more", "$text-muted")])
+    return columns(rows)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _running(runs: Sequence[RunView]) -> Content:
+    parts: list[Content] = []
+    for run in runs[:ROWS]:
+        share = run.step / run.total_steps if run.total_steps else 0.0
+        full, empty = bar(share, BAR)
+        link = "" if run.link == "live" else f" · {run.link}"
+        steps = f"step {formats.count(run.step)}" + (f" of {formats.count(run.total_steps)}" if run.total_steps else "")
+        parts.append(Content.assemble((run.id, "bold"), f"  {run.phase}", (f"{link}  {run.data}", "$text-muted")))
+        figures = columns([[
+            Content.assemble((full, "$primary"), (empty, "$text-muted")),
+            steps,
+            f"loss {formats.number(run.metrics.get('loss'))}",
+            f"{formats.duration(run.eta_s)} left" if run.eta_s is not None else ("no ETA yet", "$text-muted"),
+        ]])  # fmt: skip
+        parts.append(figures)
+    if len(runs) > ROWS:
+        parts.append(Content.styled(f"and {len(runs) - ROWS} more", "$text-muted"))
+    return Content("\n").join(parts)
+
+
+def _last(run: RunView, now: float) -> str:
+    accuracy = run.results.get("accuracy")
+    figure = f", accuracy {formats.percent(accuracy)}" if accuracy is not None else ""
+    return f"{run.id} {run.phase} {formats.age(run.ended_at, now)}{figure}"
