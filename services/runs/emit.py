@@ -112,7 +112,7 @@ class Emitter:
         if self.run_dir is not None and now - self._looked_at >= _POLL_S:
             self._looked_at = now
             try:
-                self._seen = frozenset(os.listdir(self.run_dir / "control"))
+                self._seen = frozenset(path.name for path in (self.run_dir / "control").iterdir())
             except FileNotFoundError:
                 self._seen = frozenset()
         return self._seen

@@ -2,7 +2,8 @@
 
 A run's directory has the same layout on every target::
 
-    spec.json  events-NNNNNN.jsonl  log.txt  control/{cancel,checkpoint}  attempts/N/  checkpoints/step-NNNNNN/  output/
+    spec.json  events-NNNNNN.jsonl  log.txt  control/{cancel,checkpoint}  attempts/N/{lock,end.json}
+    checkpoints/step-NNNNNN/  output/
 
 ``output/`` holds the finished adapter (PEFT's format), tokenizer, ``metadata.json`` and ``benchmark.json``.
 """
@@ -31,7 +32,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Dropout before the adapter.")] = 0.0
     lr: Annotated[float, Meta(gt=0, le=1, description="Peak learning rate.")] = 1.5e-3
     warmup: Annotated[float, Meta(ge=0, le=1, description="Share of the steps that warm up.")] = 0.1
-    schedule: Literal["one-cycle", "cosine", "linear", "constant"] = "one-cycle"
+    schedule: Annotated[
+        Literal["one-cycle", "cosine", "linear", "constant"],
+        Meta(description="Course of the learning rate: one-cycle, cosine, linear or constant."),
+    ] = "one-cycle"
     clip: Annotated[float, Meta(gt=0, description="Largest norm of the gradient.")] = 1.0
     epochs: Annotated[float, Meta(gt=0, description="Passes over the training split.")] = 1.0
     max_steps: Annotated[int, Meta(ge=0, description="Stop after so many steps; 0 = by epochs.")] = 0
@@ -41,8 +45,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_rows: Annotated[int, Meta(ge=1, description="Most rows in a step.")] = 16
     batch_tokens: Annotated[int, Meta(ge=16, description="Most real tokens in a step.")] = 2048
     max_length: Annotated[int, Meta(ge=16, description="Longer rows are cut here, from the left of the text.")] = 512
-    dtype: Dtype = "auto"
-    seed: int = 0
+    dtype: Annotated[
+        Dtype, Meta(description="Precision of the model: bf16, fp32, or auto by what it is stored in.")
+    ] = "auto"
+    seed: Annotated[int, Meta(ge=0, description="Seed of the adapter's start, the order of rows and dropout.")] = 0
     checkpoint_seconds: Annotated[float, Meta(ge=1, description="A checkpoint at least this often.")] = 60.0
     keep_checkpoints: Annotated[int, Meta(ge=1, description="How many of the last checkpoints stay.")] = 2
     eval_rows: Annotated[int, Meta(ge=0, description="Test rows to evaluate at the end; 0 = all.")] = 0
@@ -82,10 +88,10 @@ class Event(msgspec.Struct, frozen=True):
     - metric: step, total_steps, split ("train", "val" or "test"), and any of loss, lr, grad_norm, tokens_s, tokens,
       epoch, eta_s, accuracy, macro_f1, rows, seconds; NaN and infinities are written as null
     - log: level ("info", "warning", "error"), text
-    - hb: step, rss_bytes, disk_free_bytes, gpu
+    - hb: step, rss_bytes (the trainer and what it started), disk_free_bytes, gpu
     - ckpt: path (relative to the run), step, bytes, sha256
     - cost: seconds, and money or units where known
-    - end: code, reason, phase
+    - end: code, reason, phase, hint
     """
 
     v: int
@@ -100,8 +106,10 @@ class Event(msgspec.Struct, frozen=True):
 class RunView(msgspec.Struct, frozen=True):
     """A run as a list or a screen shows it: a pure fold of its events plus whether its supervisor lives.
 
-    ``metrics`` has the latest value of each training metric; ``results`` the figures of the held-out evaluation
-    (accuracy, macro_f1, rows); ``problems`` names damaged lines, by file and line number.
+    Times are Unix seconds; ``started_at`` and ``ended_at`` are those of the latest attempt. ``metrics`` has the latest
+    value of each training metric, those of the split "val" as ``val_<name>``; ``results`` the figures of the held-out
+    evaluation (accuracy, macro_f1, rows); ``problems`` names damaged lines, by file and line number; ``note`` is what
+    the run is busy with; ``bytes`` what its folder takes on the disk.
     """
 
     id: str
@@ -124,3 +132,19 @@ class RunView(msgspec.Struct, frozen=True):
     path: str
     bytes: int = 0
     problems: tuple[str, ...] = ()
+    hint: str = ""
+    note: str = ""
+    last_event_at: float | None = None
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """The runs of a workspace, newest first."""
+
+    runs: tuple[RunView, ...]
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """What ``train.delete`` removed."""
+
+    id: str
+    freed_bytes: int

@@ -1,0 +1,108 @@
+"""From what a person asks for to a checked, frozen spec of a training run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from services import formats
+from services.context import Context, Plan
+from services.data import store
+from services.data.types import DatasetInfo
+from services.errors import BadInput, HybridError
+from services.models import resolve
+from services.runs import spec
+from services.runs.types import RunSpec, TrainConfig
+from services.workspace import Workspace
+
+_PACKAGES = Path(__file__).resolve().parents[2]  # run from here, "services" is ours and not a folder of the user's
+_NEEDED_BYTES = 300_000_000  # three checkpoints of the demo's adapter with its optimiser, the result and the log
+
+
+class StartParams(TrainConfig, frozen=True, forbid_unknown_fields=True):
+    """What to train on, from which model, where, and how."""
+
+    data: Annotated[str, Meta(description="A dataset's name or folder; empty: the newest one.")] = ""
+    model: Annotated[
+        str, Meta(description="Built-in name, folder, GGUF file or Hugging Face id; empty: the one in the settings.")
+    ] = ""
+    target: Annotated[Literal["local"], Meta(description="Where to run.")] = "local"
+    wait: Annotated[bool, Meta(description="Return when the run has ended, with its progress until then.")] = False
+
+
+async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
+    """A spec for ``params`` after every check; under ``--dry-run`` a Plan instead.
+
+    Fetches and converts the model when it isn't ready yet. Raises BadInput (data or model) or HybridError (model
+    stack missing, too little space).
+    """
+    workspace = ctx.workspace
+    data = await asyncio.to_thread(_dataset, workspace, params.data)
+    info = await asyncio.to_thread(store.load_info, data)
+    if not info.counts.get("train"):
+        raise BadInput(f"The dataset {info.name} has no training rows.", hint="data.show tells what it holds.")
+    resolve.check_stack()
+    check_space(workspace.root)
+    label = params.model or workspace.settings.model.base
+    if ctx.dry_run:
+        return _plan(info, label, params)
+    model = await resolve.ensure_ready(ctx, label)
+    commit, dirty = await asyncio.to_thread(spec.git_state, workspace.root)
+    run_id = spec.make_run_id()
+    run_dir = workspace.runs / run_id
+    return RunSpec(
+        v=1,
+        id=run_id,
+        kind="train",
+        target=params.target,
+        command=(sys.executable, "-m", "services.runtime.train", str(run_dir)),
+        cwd=str(_PACKAGES),
+        config=_config(params),
+        model=model.path,
+        model_label=model.label,
+        data=str(data),
+        data_sha256=info.sha256,
+        seed=params.seed,
+        created_at=time.time(),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+def check_space(folder: Path, needed: int = _NEEDED_BYTES) -> None:
+    """Raises HybridError when less than ``needed`` bytes are free on the disk of ``folder``."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise HybridError(
+            f"{formats.size(free)} are free at {folder}; a run needs {formats.size(needed)} for its checkpoints.",
+            hint="storage.scan shows what fills the disk; train.delete removes old runs.",
+        )
+
+
+def _dataset(workspace: Workspace, word: str) -> Path:
+    if word:
+        return store.resolve(workspace, word)
+    known = store.all_datasets(workspace).datasets
+    if not known:
+        raise BadInput("There is no dataset yet.", hint="Make one with data.generate or data.prepare source=FILE.")
+    return store.resolve(workspace, max(known, key=lambda info: info.created_at).name)
+
+
+def _config(params: StartParams) -> TrainConfig:
+    return TrainConfig(**{field.name: getattr(params, field.name) for field in msgspec.structs.fields(TrainConfig)})
+
+
+def _plan(info: DatasetInfo, label: str, params: StartParams) -> Plan:
+    rows = formats.count(info.counts["train"])
+    return Plan(
+        "train.start",
+        f"train a LoRA adapter (r={params.r}) for {label} on {info.name}, {rows} rows, {params.epochs:g} epochs",
+        steps=(f"data {info.name} {info.sha256[:12]}", f"model {label}", f"target {params.target}"),
+    )
