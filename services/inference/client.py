@@ -73,6 +73,12 @@ class WorkerClient:
         self._starting = asyncio.Lock()
         self._ids = itertools.count(1)
 
+    async def __aenter__(self) -> WorkerClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     @property
     def pid(self) -> int | None:
         """The worker's process id while it runs."""

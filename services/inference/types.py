@@ -69,3 +69,40 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     id: int
     ev: Literal["ready", "loading", "token", "progress", "done", "error"]
     data: dict[str, Any] = {}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a model said. ``first_token_s`` from the prompt's start, without loading; ``tokens_s`` decoding after it
+    (None for an answer of one token); ``stopped``: cancelled before its end."""
+
+    model: str
+    mode: Literal["chat", "task"]
+    text: str
+    tokens: int = 0
+    prompt_tokens: int = 0
+    first_token_s: float | None = None
+    tokens_s: float | None = None
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Two answers to the same prompt, asked in the same way."""
+
+    prompt: str
+    mode: Literal["chat", "task"]
+    left: Answer
+    right: Answer
+
+
+class EvaluationResult(msgspec.Struct, frozen=True):
+    """Shares are of one. ``rows`` that were answered, in ``seconds`` without starting and loading."""
+
+    model: str
+    data: str
+    split: str
+    accuracy: float | None
+    macro_f1: float | None
+    rows: int
+    seconds: float
+    data_sha256: str = ""
