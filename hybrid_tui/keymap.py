@@ -17,7 +17,7 @@ from hybrid_tui.screens import PLACES
 from services.errors import nearest
 
 if TYPE_CHECKING:
-    from textual.binding import Binding
+    from textual.binding import BindingType
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,14 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "overview": (
         Key("refresh", "r", "refresh", "Refresh", "Read everything again."),
     ),
-    "storage": (),
+    "storage": (
+        Key("open", "enter", "open", "Open", "Open the folder or cache under the cursor."),
+        Key("up", "u,backspace", "up", "Up", "Go to the folder above.", display="u"),
+        Key("rescan", "r", "rescan", "Rescan", "Read the disk, the caches and this folder again."),
+        Key("home", "h", "home", "Home", "Your home folder, or back to the workspace."),
+        Key("largest", "l", "largest", "Largest", "The largest folders at any depth, or what lies in this one."),
+        Key("stop", "escape", "stop", "Stop", "Stop the scan and keep what it has found.", display="esc"),
+    ),
     "registry": (),
     "training": (
         Key("start", "n", "start", "New", "Start a training run."),
@@ -97,7 +104,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
 }  # fmt: skip
 
 
-def bindings(section: str) -> list[Binding]:
+def bindings(section: str) -> list[BindingType]:
     """The section's keys as Textual bindings, each with its id."""
     from textual.binding import Binding
 
@@ -181,7 +188,13 @@ def document() -> str:
     for section, keys in KEYS.items():
         if not keys:
             continue
-        lines += ["", f"## {titles.get(section, section.title())}", "", "| key | id | what it does |", "| --- | --- | --- |"]
+        lines += [
+            "",
+            f"## {titles.get(section, section.title())}",
+            "",
+            "| key | id | what it does |",
+            "| --- | --- | --- |",
+        ]
         for key in keys:
             shown = " ".join(f"`{word}`" for word in shown_key(f"{section}.{key.name}", {}).split())
             lines.append(f"| {shown} | `{section}.{key.name}` | {key.help} |")

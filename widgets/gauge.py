@@ -9,16 +9,33 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from services import formats
+
 FULL, EMPTY = "━", "─"
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """``share`` of the budget (may be over 1; None = no bar), ``figures`` e.g. "9.1 GB of 15.0 GB", ``verdict`` in words."""
+    """``share`` of the budget (may be over 1; None = no bar), ``figures`` "9.1 GB of 15.0 GB", ``verdict`` in words."""
 
     share: float | None
     figures: str
     verdict: str
     over: bool = False
+
+    @classmethod
+    def of_budget(cls, used: int, budget: int) -> Reading:
+        """How much of a budget in bytes is used."""
+        over = used > budget
+        verdict = f"{formats.size(used - budget)} over" if over else "within budget"
+        share = used / budget if budget else float(used > 0)
+        return cls(share, f"{formats.size(used)} of {formats.size(budget)}", verdict, over)
+
+    @classmethod
+    def of_reserve(cls, free: int, least: int) -> Reading:
+        """Whether enough bytes are free."""
+        short = free < least
+        verdict = f"{formats.size(least - free)} short" if short else "enough"
+        return cls(None, f"{formats.size(free)}, min {formats.size(least)}", verdict, short)
 
 
 def bar(share: float, width: int) -> tuple[str, str]:
@@ -46,7 +63,7 @@ class Gauge(Widget):
 
     reading: reactive[Reading | None] = reactive(None)
 
-    def __init__(self, label: str, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, label: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.label = label
 
