@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,9 +96,11 @@ class HybridApp(App[None]):
         self.set_interval(DISK_SECONDS, self._read_disk)
 
     def _read_disk(self) -> None:
-        work = perform(self, "storage.usage", then=self._show_disk)
+        work = partial(perform, self, "storage.usage", then=self._show_disk)
         # The overview shows what is wrong with it; the header just stays without a figure.
-        self.run_worker(guarded(self, work, lambda _: None), group="header", exclusive=True, exit_on_error=False)
+        self.run_worker(
+            partial(guarded, self, work, lambda _: None), group="header", exclusive=True, exit_on_error=False
+        )
 
     def _show_disk(self, usage: Any) -> None:
         over = bool(usage.problems)
@@ -166,5 +169,5 @@ class HybridApp(App[None]):
         """
         from hybrid_tui.running import ask_and_run
 
-        work = guarded(self, ask_and_run(self, name, values or {}, then))
+        work = partial(guarded, self, partial(ask_and_run, self, name, values or {}, then))
         self.run_worker(work, group=f"ask:{name}", exit_on_error=False)

@@ -19,7 +19,9 @@ def crash_dialog(error: Exception, workspace: Workspace | None) -> Message:
     hint = "The rest of the panel goes on, and so do runs. Try it again; if it stays, report it."
     if workspace is not None:
         hint += f"\n{_keep(error, workspace)}"
-    return Message("Something went wrong", f"✗ {type(error).__name__}: {error}{where}", hint, keys=keymap.bindings("dialog"))
+    return Message(
+        "Something went wrong", f"✗ {type(error).__name__}: {error}{where}", hint, keys=keymap.bindings("dialog")
+    )
 
 
 def _keep(error: Exception, workspace: Workspace) -> str:

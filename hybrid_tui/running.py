@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from textual.screen import Screen
 
 from hybrid_tui import actions, keymap
 from hybrid_tui.screens.base import Then, perform
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hybrid_tui.app import HybridApp
 
 
-def plan_dialog(plan: Plan) -> Confirm:
+def plan_dialog(plan: Plan) -> Screen[bool | None]:
     """The question before something is deleted or overwritten, with exact sizes."""
     lines = list(plan.steps)
     if plan.freed_bytes:

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingsMap
+from textual.binding import BindingsMap, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -21,7 +21,7 @@ from textual.widgets import Button, Static
 T = TypeVar("T")
 
 
-class Dialog(ModalScreen[T]):
+class Dialog(ModalScreen[T | None]):
     """A box in the middle of the screen with a title, a scrolling body and a row of buttons."""
 
     DEFAULT_CSS = """
@@ -39,7 +39,7 @@ class Dialog(ModalScreen[T]):
 
     SCROLLS: ClassVar[bool] = False  # the body takes the focus, so that the arrow keys scroll it
 
-    def __init__(self, title: str, *, keys: Sequence[Binding] = ()) -> None:
+    def __init__(self, title: str, *, keys: Sequence[BindingType] = ()) -> None:
         super().__init__()
         self.heading = title
         self._bindings = BindingsMap.merge([self._bindings, BindingsMap(keys)])
@@ -74,7 +74,7 @@ class Message(Dialog[None]):
 
     SCROLLS = True
 
-    def __init__(self, title: str, text: VisualType, hint: str = "", *, keys: Sequence[Binding] = ()) -> None:
+    def __init__(self, title: str, text: VisualType, hint: str = "", *, keys: Sequence[BindingType] = ()) -> None:
         super().__init__(title, keys=keys)
         self.text = Content(text) if isinstance(text, str) else text
         self.hint = hint
@@ -86,10 +86,10 @@ class Message(Dialog[None]):
 
 
 class Confirm(Dialog[bool]):
-    """A question whose safe answer, No, has the focus. ``lines`` say exactly what would happen. Dismisses True or None."""
+    """A question whose safe answer, No, has the focus. ``lines`` say exactly what would happen."""
 
     def __init__(
-        self, title: str, summary: str, lines: Sequence[str] = (), *, yes: str = "Yes", keys: Sequence[Binding] = ()
+        self, title: str, summary: str, lines: Sequence[str] = (), *, yes: str = "Yes", keys: Sequence[BindingType] = ()
     ) -> None:
         super().__init__(title, keys=keys)
         self.summary = summary

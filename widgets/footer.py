@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class KeyFooter(Widget):
-    """One line of "key label" pairs from the active bindings, each clickable. Left to right by importance: what does not
-    fit is left out whole, and ``?`` lists everything."""
+    """One line of "key label" pairs from the active bindings, each clickable.
+
+    Left to right by importance: what does not fit is left out whole, and ``?`` lists everything.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"footer--key", "footer--label"}
     DEFAULT_CSS = """

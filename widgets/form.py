@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widget import Widget
@@ -100,7 +100,7 @@ class FormDialog(Dialog[dict[str, str]]):
         intro: str = "",
         run: str = "Run",
         check: Check = lambda _: "",
-        keys: Sequence[Binding] = (),
+        keys: Sequence[BindingType] = (),
     ) -> None:
         super().__init__(title, keys=keys)
         self.fields = form_fields(kind)

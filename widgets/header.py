@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 
 class HeaderFacts(msgspec.Struct, frozen=True):
-    """What the header says. ``places`` are (key, name, title); ``disk`` e.g. "9.1 GB free"; ``trouble`` when it is over."""
+    """What the header says. ``places`` are (key, name, title); ``disk`` "9.1 GB free", ``trouble`` when over budget."""
 
     workspace: str
     store: str

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import BindingType
 from textual.content import Content
 from textual.visual import VisualType
 from textual.widgets import Button, Static
@@ -42,7 +42,7 @@ class RunDialog(Dialog[None]):
     RunDialog.-over #stop { display: none; }
     """
 
-    def __init__(self, title: str, stop: Callable[[], None], *, keys: Sequence[Binding] = ()) -> None:
+    def __init__(self, title: str, stop: Callable[[], object], *, keys: Sequence[BindingType] = ()) -> None:
         super().__init__(title, keys=keys)
         self.stop = stop
         self.state = "running"

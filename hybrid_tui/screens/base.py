@@ -2,7 +2,7 @@
 
     class StorageScreen(PanelScreen):
         NAME = "storage"                               # its section of the key table and its place in the header
-        BINDINGS = keymap.bindings("storage")          # keys live in hybrid_tui/keymap.py, KEYS["storage"]; add yours there
+        BINDINGS = keymap.bindings("storage")          # add your keys to hybrid_tui/keymap.py, KEYS["storage"]
 
         def body(self) -> ComposeResult:               # the part between header and footer
             with Section("Caches", id="caches"):       # widgets.status.Section: titled box; starts as "Loading…"
@@ -23,13 +23,13 @@
   the plan; after a yes the action runs again with ``ctx.yes``. Without ``failed`` a HybridError is a toast.
   An unexpected exception is a dialog with its cause, never a dead panel (``failed`` is called as well).
 - **Any other coroutine**: ``self.background(coroutine, group="stream", failed=…)``, with the same care for errors.
-- **The context** for calling a service yourself: ``self.panel.context(report)``; the workspace: ``self.panel.workspace``.
+- **The context** to call a service yourself: ``self.panel.context(report)``; the workspace: ``self.panel.workspace``.
 - **Toast an error**: ``self.panel.toast(error)`` (HybridError with hint); a note: ``self.notify(text, markup=False)``.
 - **A dialog**: ``self.app.push_screen(Message("Title", "text", "next step", keys=self.dialog_keys))``; ask:
   ``self.app.push_screen(Confirm("Delete?", "…", ["12 files, 1.2 GB"], keys=self.dialog_keys), callback)``;
   a form for an action's parameters: ``self.panel.ask_action("train.start", {"data": "banking"}, then=…)``.
-- **States** of a Section: ``loading_state()``, ``empty("No runs yet.", "Press n to start one.")``, ``error(message, hint)``,
-  ``ready()``. The content is hidden meanwhile.
+- **States** of a Section: ``loading_state()``, ``empty("No runs yet.", "Press n to start one.")``,
+  ``error(message, hint)``, ``ready()``. The content is hidden meanwhile.
 - Number keys, ``?``, ``:``, ``ctrl+p``, ``q`` are the app's; don't bind them. Widgets that take text swallow them by
   themselves while focused. Text from outside is literal: ``Content(text)`` or ``markup=False``.
 - Import nothing heavy at the top of a screen: it is imported when first shown.
@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -57,12 +58,13 @@ from widgets.footer import KeyFooter
 from widgets.header import PanelHeader
 
 if TYPE_CHECKING:
-    from textual.binding import Binding
+    from textual.binding import BindingType
 
     from hybrid_tui.app import HybridApp
 
 REPORT_SECONDS = 0.1  # live updates are drawn at most this often
 
+Work = Coroutine[Any, Any, Any]
 Then = Callable[[Any], None]
 Failed = Callable[[HybridError], None]
 Report = Callable[[Progress], None]
@@ -98,7 +100,7 @@ class PanelScreen(Screen[None]):
         return cast("HybridApp", self.app)
 
     @property
-    def dialog_keys(self) -> list[Binding]:
+    def dialog_keys(self) -> list[BindingType]:
         """Keys that dialogs take."""
         return keymap.bindings("dialog")
 
@@ -133,11 +135,15 @@ class PanelScreen(Screen[None]):
         return timer
 
     def background(
-        self, work: Coroutine[Any, Any, Any], *, group: str, failed: Failed | None = None, exclusive: bool = True
+        self, work: Work | Callable[[], Work], *, group: str, failed: Failed | None = None, exclusive: bool = True
     ) -> Worker[Any]:
-        """Run a coroutine as a worker of ``group``; a HybridError goes to ``failed`` (default: a toast)."""
+        """Run a coroutine (or what makes one) as a worker of ``group``; a HybridError goes to ``failed`` or a toast."""
         return self.run_worker(
-            guarded(self.panel, work, failed), group=group, name=group, exclusive=exclusive, exit_on_error=False
+            partial(guarded, self.panel, work, failed),
+            group=group,
+            name=group,
+            exclusive=exclusive,
+            exit_on_error=False,
         )
 
     def load(
@@ -152,14 +158,16 @@ class PanelScreen(Screen[None]):
     ) -> Worker[Any]:
         """Run the action ``name`` in the background; see the module's text."""
         return self.background(
-            perform(self.panel, name, params, then=then, progress=progress), group=group or name, failed=failed
+            partial(perform, self.panel, name, params, then=then, progress=progress),
+            group=group or name,
+            failed=failed,
         )
 
 
-async def guarded(panel: HybridApp, work: Coroutine[Any, Any, Any], failed: Failed | None = None) -> None:
+async def guarded(panel: HybridApp, work: Work | Callable[[], Work], failed: Failed | None = None) -> None:
     """Await ``work``; an expected error goes to ``failed`` or a toast, any other to a dialog (and to ``failed``)."""
     try:
-        await work
+        await (work() if callable(work) else work)
     except HybridError as error:
         (failed or panel.toast)(error)
     except Exception as error:
@@ -182,7 +190,9 @@ async def perform(
     try:
         function, kind = await asyncio.to_thread(lambda: (action.function(), action.parameters()))
     except ImportError as error:
-        raise HybridError(f"{name} can't be loaded: {error}.", hint="The installation is not whole; run the set-up.") from error
+        raise HybridError(
+            f"{name} can't be loaded: {error}.", hint="The installation is not whole; run the set-up."
+        ) from error
     values = params if isinstance(params, msgspec.Struct) else msgspec.convert(dict(params or {}), kind)
     throttle = Throttle(progress) if progress else None
     context = panel.context(throttle or (lambda _: None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from textual.app import ComposeResult
 from textual.containers import Grid, VerticalScroll
@@ -172,20 +172,19 @@ def _budget(used: int, budget: int) -> Reading:
 def _deployed(versions: Sequence[Version], now: float) -> Content:
     rows: list[list[Cell]] = []
     for v in versions[:ROWS]:
-        f1 = v.metrics.get("macro_f1")
-        rows.append([
-            (v.id, "bold"),
-            *([("accuracy", "$text-muted"), formats.percent(v.metrics["accuracy"])] if _is_number(v.metrics.get("accuracy"))
-              else [("not evaluated", "$text-muted"), ""]),
-            *([("macro-F1", "$text-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]),
-            (formats.age(v.deployed_at, now), "$text-muted"),
-        ])  # fmt: skip
+        accuracy, f1 = v.metrics.get("accuracy"), v.metrics.get("macro_f1")
+        row: list[Cell] = [(v.id, "bold")]
+        row += (
+            [("accuracy", "$text-muted"), formats.percent(accuracy)] if _is_number(accuracy) else ["not evaluated", ""]
+        )
+        row += [("macro-F1", "$text-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]
+        rows.append([*row, (formats.age(v.deployed_at, now), "$text-muted")])
     if len(versions) > ROWS:
         rows.append([(f"and {len(versions) - ROWS} more", "$text-muted")])
     return columns(rows)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

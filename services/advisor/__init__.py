@@ -1,0 +1,1 @@
+"""What this machine is. Placement, memory and cost estimates will live here."""
