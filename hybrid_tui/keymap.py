@@ -60,7 +60,15 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key("largest", "l", "largest", "Largest", "The largest folders at any depth, or what lies in this one."),
         Key("stop", "escape", "stop", "Stop", "Stop the scan and keep what it has found.", display="esc"),
     ),
-    "registry": (),
+    "registry": (
+        Key("promote", "p", "promote", "Promote", "Move an alias, deployed for one, to this version."),
+        Key("rollback", "b", "rollback", "Roll back", "Move an alias back to where it pointed before."),
+        Key("add", "a", "add", "Add", "Add a folder as the next version of a model."),
+        Key("talk", "t", "talk", "Talk", "Talk to this version."),
+        Key("details", "enter", "details", "Details", "Show this version whole."),
+        Key("history", "h", "history", "History", "Go to the log's history, and back to the versions."),
+        Key("refresh", "r", "refresh", "Refresh", "Read the registry again.", show=False),
+    ),
     "training": (
         Key("start", "n", "start", "New", "Start a training run."),
         Key("cancel", "c", "cancel", "Cancel", "Stop the run after a checkpoint."),
