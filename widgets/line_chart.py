@@ -70,11 +70,12 @@ class LineChart(Widget):
         self._drawn: tuple[object, list[Strip]] | None = None
 
     def show(self, series: Iterable[Series]) -> None:
-        """Draw these curves from now on. A name keeps its colour and mark for the widget's life."""
+        """Draw these curves from now on; nothing happens where nothing changed. A name keeps its colour and mark."""
         self._series = tuple(series)
         for one in self._series:
             self._slots.setdefault(one.name, len(self._slots))
-        self.refresh()
+        if self._drawn is None or self._drawn[0] != self._key():
+            self.refresh()
 
     # The part of x in view
 
@@ -148,14 +149,18 @@ class LineChart(Widget):
 
     def render_line(self, y: int) -> Strip:
         """Row ``y`` of the chart; all rows are drawn together, once for a given state."""
-        key = (
-            self.size, self.log_y, self.smoothing, self._width, self._end, self.unit, self.empty,
-            tuple((id(s), s.name, s.version) for s in self._series),
-        )  # fmt: skip
+        key = self._key()
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = (key, self._draw(self.size))
         rows = self._drawn[1]
         return rows[y] if y < len(rows) else Strip.blank(self.size.width, self.rich_style)
+
+    def _key(self) -> object:
+        """All that the drawing depends on."""
+        return (
+            self.size, self.log_y, self.smoothing, self._width, self._end, self.unit, self.empty,
+            tuple((id(s), s.name, s.version) for s in self._series),
+        )  # fmt: skip
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"chart--{name}")

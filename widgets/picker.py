@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -33,10 +33,10 @@ class Picker(Dialog[str]):
     """
 
     def __init__(
-        self, title: str, choices: Sequence[Choice], *, own: str = "", note: str = "", keys: Sequence[Binding] = ()
+        self, title: str, choices: Sequence[Choice], *, own: str = "", note: str = "", keys: Sequence[BindingType] = ()
     ) -> None:
         # y and n answer questions in other dialogs; here they are letters to type
-        super().__init__(title, keys=[b for b in keys if len(b.key) > 1])
+        super().__init__(title, keys=[b for b in keys if not isinstance(b, Binding) or len(b.key) > 1])
         self.choices = tuple(choices)
         self.own = own
         self.note = note

@@ -43,8 +43,7 @@ class Series:
         if not math.isfinite(x):
             return
         self.version += 1
-        if self.xs and x <= self.xs[-1]:
-            self._cut(bisect_left(self.xs, x))
+        self.forget_from(x)
         if y is None or not math.isfinite(y):
             self._gap = True
             return
@@ -55,6 +54,12 @@ class Series:
         self.ys.append(y)
         if len(self.xs) > self.limit:
             self._compact()
+
+    def forget_from(self, x: float) -> None:
+        """Drop the points at ``x`` and beyond: their steps are being repeated."""
+        if self.xs and x <= self.xs[-1]:
+            self.version += 1
+            self._cut(bisect_left(self.xs, x))
 
     def smoothed(self, weight: float) -> array[float]:
         """The values as an exponential moving average, ``weight`` (0 to below 1) of each coming from the past."""
