@@ -18,7 +18,7 @@ from textual.screen import Screen
 
 from hybrid_tui import keymap, themes
 from hybrid_tui.screens import PLACES, Place
-from hybrid_tui.screens.base import Report, Then, guarded, perform
+from hybrid_tui.screens.base import Report, Then, Work, guarded, perform
 from services import formats
 from services.context import Context, Plan
 from services.errors import HybridError, nearest
@@ -98,9 +98,7 @@ class HybridApp(App[None]):
     def _read_disk(self) -> None:
         work = partial(perform, self, "storage.usage", then=self._show_disk)
         # The overview shows what is wrong with it; the header just stays without a figure.
-        self.run_worker(
-            partial(guarded, self, work, lambda _: None), group="header", exclusive=True, exit_on_error=False
-        )
+        self._start(partial(guarded, self, work, lambda _: None), "header")
 
     def _show_disk(self, usage: Any) -> None:
         over = bool(usage.problems)
@@ -160,7 +158,8 @@ class HybridApp(App[None]):
         """Ask for a yes to ``plan``; call from a worker."""
         from hybrid_tui.running import plan_dialog
 
-        return bool(await self.push_screen_wait(plan_dialog(plan)))
+        answer: bool | None = await self.push_screen_wait(plan_dialog(plan))
+        return bool(answer)
 
     def ask_action(self, name: str, values: Mapping[str, Any] | None = None, then: Then | None = None) -> None:
         """Ask for an action's parameters in a form (``values`` filled in), run it, hand its result to ``then``.
@@ -169,5 +168,7 @@ class HybridApp(App[None]):
         """
         from hybrid_tui.running import ask_and_run
 
-        work = partial(guarded, self, partial(ask_and_run, self, name, values or {}, then))
-        self.run_worker(work, group=f"ask:{name}", exit_on_error=False)
+        self._start(partial(guarded, self, partial(ask_and_run, self, name, values or {}, then)), f"ask:{name}")
+
+    def _start(self, work: Callable[[], Work], group: str) -> None:
+        self.run_worker(work, group=group, name=group, exclusive=True, exit_on_error=False)

@@ -138,13 +138,8 @@ class PanelScreen(Screen[None]):
         self, work: Work | Callable[[], Work], *, group: str, failed: Failed | None = None, exclusive: bool = True
     ) -> Worker[Any]:
         """Run a coroutine (or what makes one) as a worker of ``group``; a HybridError goes to ``failed`` or a toast."""
-        return self.run_worker(
-            partial(guarded, self.panel, work, failed),
-            group=group,
-            name=group,
-            exclusive=exclusive,
-            exit_on_error=False,
-        )
+        guard = partial(guarded, self.panel, work, failed)
+        return self.run_worker(guard, group=group, name=group, exclusive=exclusive, exit_on_error=False)
 
     def load(
         self,

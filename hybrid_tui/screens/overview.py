@@ -191,18 +191,17 @@ def _is_number(value: object) -> TypeGuard[float]:
 def _running(runs: Sequence[RunView]) -> Content:
     parts: list[Content] = []
     for run in runs[:ROWS]:
-        share = run.step / run.total_steps if run.total_steps else 0.0
-        full, empty = bar(share, BAR)
+        left = f"{formats.duration(run.eta_s)} left" if run.eta_s is not None else "no ETA yet"
         link = "" if run.link == "live" else f" · {run.link}"
-        steps = f"step {formats.count(run.step)}" + (f" of {formats.count(run.total_steps)}" if run.total_steps else "")
-        parts.append(Content.assemble((run.id, "bold"), f"  {run.phase}", (f"{link}  {run.data}", "$text-muted")))
-        figures = columns([[
-            Content.assemble((full, "$primary"), (empty, "$text-muted")),
-            steps,
-            f"loss {formats.number(run.metrics.get('loss'))}",
-            f"{formats.duration(run.eta_s)} left" if run.eta_s is not None else ("no ETA yet", "$text-muted"),
-        ]])  # fmt: skip
-        parts.append(figures)
+        parts.append(
+            Content.assemble((run.id, "bold"), f"  {run.phase}{link}", (f"  {run.data} · {left}", "$text-muted"))
+        )
+        steps = formats.count(run.step) + (f" of {formats.count(run.total_steps)}" if run.total_steps else "")
+        full, empty = bar(run.step / run.total_steps if run.total_steps else 0.0, BAR)
+        loss = ("  loss ", "$text-muted"), formats.number(run.metrics.get("loss"))
+        parts.append(
+            Content.assemble((full, "$primary"), (empty, "$text-muted"), ("  step ", "$text-muted"), steps, *loss)
+        )
     if len(runs) > ROWS:
         parts.append(Content.styled(f"and {len(runs) - ROWS} more", "$text-muted"))
     return Content("\n").join(parts)
