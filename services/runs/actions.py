@@ -103,6 +103,7 @@ async def resume(ctx: Context, params: WaitParams) -> RunView | Plan:
     )
     if ctx.dry_run:
         return Plan("train.resume", f"start attempt {seen.attempt + 1} of run {seen.id}, {source}")
+    train.check_space(ctx.workspace.root)
     attempt = await asyncio.to_thread(local.resume, run_dir)
     ctx.report(Progress("resume", note=f"attempt {attempt} starts {source}"))
     return await _follow(ctx, run_dir.name) if params.wait else await asyncio.to_thread(view.read, run_dir)

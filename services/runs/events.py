@@ -102,9 +102,9 @@ class Follower:
             self._skipping = True
             self._offset += len(rest)
         elif rest and at_end and not last:
-            self._line += 1
             if not self._skipping:
                 self._damage("torn at the end of the file")
+            self._line += 1
 
     def _take(self, line: bytes, found: list[Event]) -> None:
         assert self._path is not None

@@ -142,7 +142,7 @@ def _make_attempt(run_dir: Path, number: int) -> int:
 
 
 def _spawn(run_dir: Path, lock: int) -> None:
-    """Start the supervisor, which inherits the attempt's lock and detaches. Raises HybridError with its complaint."""
+    """Start the supervisor, which inherits the attempt's lock and detaches. Raises as it complains."""
     command = [sys.executable, "-I", "-S", str(SUPERVISOR), str(run_dir), "--detach"]
     child = subprocess.Popen(
         command, pass_fds=(lock,), start_new_session=True, env={**os.environ, "HYBRID_LOCK_FD": str(lock)},
@@ -151,6 +151,8 @@ def _spawn(run_dir: Path, lock: int) -> None:
     _, complaint = child.communicate()  # it answers when the trainer has been started
     if child.returncode != 0:
         said = complaint.decode("utf-8", "replace").strip().splitlines()
+        if said and f"[Errno {errno.ENOSPC}]" in said[-1]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise HybridError(f"The supervisor could not start: {said[-1] if said else f'code {child.returncode}'}.")
 
 

@@ -12,6 +12,11 @@ Exit code: 0 the attempt ended and its end is written, 1 it could not be started
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not __package__ and not sys.flags.safe_path:
+    del sys.path[0]  # started by its file: a types.py beside it is not the library's
+
 import argparse
 import contextlib
 import ctypes
@@ -22,7 +27,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -151,9 +155,9 @@ class Events:
         self._number = max((int(p.stem[7:]) for p in run_dir.glob("events-*.jsonl") if p.stem[7:].isdigit()), default=0)
         self._fd = -1
         self.disk_error: OSError | None = None
-        self._open_next()
-        _fill(attempt_dir / "end.json", END_BYTES)
         _fill(attempt_dir / "reserve", RESERVE_BYTES)
+        _fill(attempt_dir / "end.json", END_BYTES)
+        self._open_next()
 
     def write(self, ev: str, **data: Any) -> None:
         """Append one event. On a full disk it waits in memory, except figures beyond ``PENDING_BYTES``."""
@@ -387,10 +391,11 @@ class Attempt:
         if now < self.next_heartbeat:
             return
         self.next_heartbeat = now + self.heartbeat
-        self.rss = _tree_rss(pid)
+        rss = _tree_rss(pid)
+        self.rss = rss or self.rss
         self.events.flush()
         free = shutil.disk_usage(self.run_dir).free
-        self.events.write("hb", step=self.step, rss_bytes=self.rss, disk_free_bytes=free, gpu=None)
+        self.events.write("hb", step=self.step, rss_bytes=rss or None, disk_free_bytes=free, gpu=None)
 
     def _finish(self, code: int) -> None:
         if self.buffer:
@@ -448,8 +453,11 @@ class Attempt:
 
 
 def _fill(path: Path, size: int) -> None:
-    """A file of ``size`` spaces, really on the disk (a hole or an unwritten extent might need space later)."""
-    with contextlib.suppress(OSError), path.open("wb") as file:
+    """A file of ``size`` spaces, really on the disk (a hole or an unwritten extent might need space later).
+
+    Raises OSError: without it an attempt that could not tell its end must not begin.
+    """
+    with path.open("wb") as file:
         file.write(b" " * (size - 1) + b"\n")
         file.flush()
         os.fsync(file.fileno())
