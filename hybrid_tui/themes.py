@@ -17,7 +17,12 @@ DARK = Theme(
     surface="#1b1f26",
     panel="#232831",
     dark=True,
-    variables={"border-blurred": "#39414d", "footer-key-foreground": "#7aa2c8"},
+    variables={
+        "border-blurred": "#39414d",
+        "scrollbar": "#39414d",
+        "scrollbar-background": "#1b1f26",
+        "scrollbar-corner-color": "#1b1f26",
+    },
 )
 LIGHT = Theme(
     name="hybrid-light",
@@ -32,5 +37,10 @@ LIGHT = Theme(
     surface="#fbfaf7",
     panel="#e7e5df",
     dark=False,
-    variables={"border-blurred": "#bdbab2", "footer-key-foreground": "#2f6294"},
+    variables={
+        "border-blurred": "#bdbab2",
+        "scrollbar": "#bdbab2",
+        "scrollbar-background": "#efede8",
+        "scrollbar-corner-color": "#efede8",
+    },
 )

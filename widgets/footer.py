@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
+from textual import events
 from textual.content import Content
-from textual.style import Style
 from textual.widget import Widget
 
 if TYPE_CHECKING:
     from textual.screen import Screen
+
+GAP = 3
 
 
 class KeyFooter(Widget):
@@ -44,13 +48,23 @@ class KeyFooter(Widget):
     def render(self) -> Content:
         key_style = self.get_visual_style("footer--key")
         label_style = self.get_visual_style("footer--label")
-        width, room = 0, self.size.width
-        parts: list[Content] = []
+        parts: list[Content | str] = []
+        for _, key, label, _ in self._places():
+            parts += [Content.styled(key, key_style), Content.styled(f" {label}", label_style), " " * GAP]
+        return Content.assemble(*parts)
+
+    def _places(self) -> Iterator[tuple[int, str, str, str]]:
+        """(column, key as shown, label, key to press) of each pair that fits."""
+        column = 0
         for key, label, press in self._pairs:
-            click = Style.from_meta({"@click": f"app.simulate_key({press!r})"})
-            part = Content.assemble((key, key_style + click), (f" {label}", label_style + click), "   ")
-            if width + part.cell_length - 3 > room:
-                break
-            width += part.cell_length
-            parts.append(part)
-        return Content("").join(parts)
+            width = cell_len(key) + 1 + cell_len(label)
+            if column + width > self.size.width:
+                return
+            yield column, key, label, press
+            column += width + GAP
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on a pair presses its key."""
+        for column, key, label, press in self._places():
+            if 0 <= event.get_content_offset_capture(self).x - column <= cell_len(key) + cell_len(label):
+                self.app.simulate_key(press)

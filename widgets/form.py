@@ -35,9 +35,10 @@ class FormField:
 
 
 def form_fields(kind: type[msgspec.Struct]) -> list[FormField]:
-    """The fields of a parameters struct, in order."""
+    """The fields of a parameters struct: the required ones first, else in order."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return [_form_field(f, hints[f.name]) for f in msgspec.structs.fields(kind)]
+    found = [_form_field(f, hints[f.name]) for f in msgspec.structs.fields(kind)]
+    return sorted(found, key=lambda field: not field.required)
 
 
 def _form_field(f: Any, annotation: Any) -> FormField:

@@ -37,7 +37,7 @@ class PanelHeader(Widget):
     PanelHeader { dock: top; height: 2; background: $panel; padding: 0 1; }
     PanelHeader .header--name { color: $primary; text-style: bold; }
     PanelHeader .header--quiet { color: $text-muted; }
-    PanelHeader .header--current { text-style: bold reverse; }
+    PanelHeader .header--current { text-style: bold; color: $background; background: $primary; }
     PanelHeader .header--trouble { color: $text-warning; text-style: bold; }
     """
 

@@ -19,7 +19,7 @@ class Section(Vertical):
     """
 
     DEFAULT_CSS = """
-    Section { border: round $panel-lighten-2; border-title-color: $text; padding: 0 1; height: auto; }
+    Section { border: round $foreground 25%; border-title-color: $text; padding: 0 1; height: auto; }
     Section:focus-within { border: round $primary; }
     Section > .section--state { display: none; height: auto; color: $text-muted; }
     Section.-message > .section--state { display: block; }

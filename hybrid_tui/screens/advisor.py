@@ -66,4 +66,4 @@ def facts(machine: Machine) -> list[list[Cell]]:
     rows.append(("Model stack", stack))
     if missing:
         rows.append(("Missing", f"{', '.join(missing)}: training and inference need them"))
-    return [[(name, "$text-muted"), value] for name, value in rows]
+    return [[(name, "$foreground-muted"), value] for name, value in rows]

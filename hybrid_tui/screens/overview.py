@@ -152,10 +152,12 @@ class OverviewScreen(PanelScreen):
         box = self.query_one("#due", Section)
         found = due(self._usage, self._caches, self._listing, self._runs, now=self.panel.clock())
         if found:
-            rows = [Content.assemble(("▲ ", "bold $text-warning"), item.what, (f"  → {item.where}", "$text-muted"))
-                    for item in found[:ROWS]]  # fmt: skip
+            mark = ("▲ ", "bold $text-warning")
+            rows = [
+                Content.assemble(mark, item.what, (f"  → {item.where}", "$foreground-muted")) for item in found[:ROWS]
+            ]
             if len(found) > ROWS:
-                rows.append(Content.styled(f"and {len(found) - ROWS} more", "$text-muted"))
+                rows.append(Content.styled(f"and {len(found) - ROWS} more", "$foreground-muted"))
             box.query_one(".section--content", Static).update(Content("\n").join(rows))
             box.ready()
         elif {"disk", "caches", "registry", "running"} <= self._known:
@@ -175,12 +177,14 @@ def _deployed(versions: Sequence[Version], now: float) -> Content:
         accuracy, f1 = v.metrics.get("accuracy"), v.metrics.get("macro_f1")
         row: list[Cell] = [(v.id, "bold")]
         row += (
-            [("accuracy", "$text-muted"), formats.percent(accuracy)] if _is_number(accuracy) else ["not evaluated", ""]
+            [("accuracy", "$foreground-muted"), formats.percent(accuracy)]
+            if _is_number(accuracy)
+            else ["not evaluated", ""]
         )
-        row += [("macro-F1", "$text-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]
-        rows.append([*row, (formats.age(v.deployed_at, now), "$text-muted")])
+        row += [("macro-F1", "$foreground-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]
+        rows.append([*row, (formats.age(v.deployed_at, now), "$foreground-muted")])
     if len(versions) > ROWS:
-        rows.append([(f"and {len(versions) - ROWS} more", "$text-muted")])
+        rows.append([(f"and {len(versions) - ROWS} more", "$foreground-muted")])
     return columns(rows)
 
 
@@ -194,16 +198,18 @@ def _running(runs: Sequence[RunView]) -> Content:
         left = f"{formats.duration(run.eta_s)} left" if run.eta_s is not None else "no ETA yet"
         link = "" if run.link == "live" else f" · {run.link}"
         parts.append(
-            Content.assemble((run.id, "bold"), f"  {run.phase}{link}", (f"  {run.data} · {left}", "$text-muted"))
+            Content.assemble((run.id, "bold"), f"  {run.phase}{link}", (f"  {run.data} · {left}", "$foreground-muted"))
         )
         steps = formats.count(run.step) + (f" of {formats.count(run.total_steps)}" if run.total_steps else "")
         full, empty = bar(run.step / run.total_steps if run.total_steps else 0.0, BAR)
-        loss = ("  loss ", "$text-muted"), formats.number(run.metrics.get("loss"))
+        loss = ("  loss ", "$foreground-muted"), formats.number(run.metrics.get("loss"))
         parts.append(
-            Content.assemble((full, "$primary"), (empty, "$text-muted"), ("  step ", "$text-muted"), steps, *loss)
+            Content.assemble(
+                (full, "$primary"), (empty, "$foreground-muted"), ("  step ", "$foreground-muted"), steps, *loss
+            )
         )
     if len(runs) > ROWS:
-        parts.append(Content.styled(f"and {len(runs) - ROWS} more", "$text-muted"))
+        parts.append(Content.styled(f"and {len(runs) - ROWS} more", "$foreground-muted"))
     return Content("\n").join(parts)
 
 
