@@ -41,7 +41,8 @@ PENDING_BYTES = 48 * 1024  # events kept in memory while the disk is full; beyon
 TICK_S = 0.2  # how often the controls and the trainer's life are looked at
 LINE_BYTES = 1024 * 1024  # a longer line from the trainer is dropped
 EXIT_CANCELLED = 130
-WEIGHTY = ("phase", "log", "ckpt", "end")
+WEIGHTY = ("phase", "log", "ckpt", "end")  # never dropped
+DURABLE = ("phase", "ckpt", "end")  # on the disk before anything else happens
 PHASES = ("preparing", "running", "stopping")
 
 
@@ -165,7 +166,7 @@ class Events:
             return
         self._pending += self._line(ev, data)
         self.flush()
-        if ev in WEIGHTY and not self._pending:
+        if ev in DURABLE and not self._pending:
             self._sync()
 
     def flush(self) -> bool:
@@ -410,6 +411,8 @@ class Attempt:
         on = f"resume continues from checkpoint step {saved}" if saved is not None else "resume starts anew"
         if code == 0:
             return "succeeded", "", ""
+        if self.error and code != EXIT_CANCELLED:
+            return "failed", self.error["message"], self.error["hint"]
         if code == EXIT_CANCELLED or self.stopping_since is not None:
             if self.killed_by_us:
                 return (
@@ -419,8 +422,6 @@ class Attempt:
                 )
             who = "The supervisor was told to stop (SIGTERM)" if self.terminated else "Cancelled"
             return "cancelled", f"{who}; {on}.", ""
-        if self.error:
-            return "failed", self.error["message"], self.error["hint"]
         if self.events.disk_error is not None or _disk_is_full(self.run_dir):
             free = shutil.disk_usage(self.run_dir).free
             return (
@@ -521,24 +522,39 @@ def _tree_rss(root: int) -> int:
     return total
 
 
+def _memory_groups() -> list[Path]:
+    """Folders of this process's memory control group, version 2 or 1; inside a container its own path is the root."""
+    roots: list[Path] = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                root = Path("/sys/fs/cgroup") / controllers
+                roots += [root / path.lstrip("/"), root]
+    return [root for root in dict.fromkeys(roots) if root.is_dir()]
+
+
 def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory, as this control group and this machine count them."""
+    """How many processes the kernel has killed for lack of memory, as our control group and this machine count them."""
+    files = [group / name for group in _memory_groups() for name in ("memory.events", "memory.oom_control")]
     total = 0
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control", "/proc/vmstat"):
+    for path in (*files, Path("/proc/vmstat")):
         with contextlib.suppress(OSError, ValueError):
-            for line in Path(path).read_text().splitlines():
-                if line.startswith("oom_kill "):
-                    total += int(line.split()[1])
+            counts = dict(line.split() for line in path.read_text().splitlines())
+            total += int(counts.get("oom_kill", 0))
     return total
 
 
 def _memory_bytes() -> int:
-    """Memory this box may use: the control group's limit or the machine's; 0 when unknown."""
+    """Memory this box may use: the smallest limit of its control groups or the machine's own; 0 when unknown."""
+    limits: list[int] = []
+    for group in _memory_groups():
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max": no limit
+                limits.append(int((group / name).read_text()))
     with contextlib.suppress(OSError, ValueError):
-        return int(Path("/sys/fs/cgroup/memory.max").read_text())
-    with contextlib.suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=0)
 
 
 def _disk_is_full(path: Path) -> bool:

@@ -52,6 +52,7 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
     check_space(workspace.root)
     label = params.model or workspace.settings.model.base
     if ctx.dry_run:
+        await asyncio.to_thread(resolve.resolve_base, workspace, label)
         return _plan(info, label, params)
     model = await resolve.ensure_ready(ctx, label)
     commit, dirty = await asyncio.to_thread(spec.git_state, workspace.root)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeGuard, cast, get_args
@@ -18,6 +20,7 @@ from services.workspace import Workspace
 
 _PHASES = frozenset(get_args(Phase))
 _MOST_PROBLEMS = 20
+_BYTES_AGE_S = 5.0  # measuring a folder costs more than reading its news
 
 
 class Fold:
@@ -190,6 +193,8 @@ class Reader:
         self.spec = spec.read(run_dir)
         self._follower = events.Follower(run_dir)
         self._state = Fold()
+        self._bytes = 0
+        self._measured_at = -math.inf
 
     def view(self) -> RunView:
         """The run now."""
@@ -206,7 +211,9 @@ class Reader:
         problems = self._follower.problems
         if len(problems) > _MOST_PROBLEMS:
             problems = (*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS} more")
-        return msgspec.structs.replace(seen, problems=problems, bytes=folder_bytes(self.run_dir))
+        if time.monotonic() - self._measured_at > _BYTES_AGE_S:
+            self._bytes, self._measured_at = folder_bytes(self.run_dir), time.monotonic()
+        return msgspec.structs.replace(seen, problems=problems, bytes=self._bytes)
 
 
 _readers: dict[Path, Reader] = {}
@@ -228,7 +235,11 @@ def read(run_dir: Path) -> RunView:
 
 def read_all(workspace: Workspace) -> tuple[RunView, ...]:
     """All runs, newest first. One whose spec can't be read is listed as failed with that as its reason."""
-    views = [_read_or_say(run_dir) for run_dir in spec.folders(workspace)]
+    run_dirs = spec.folders(workspace)
+    with _lock:
+        for gone in [path for path in _readers if path.parent == workspace.runs and path not in run_dirs]:
+            del _readers[gone]
+    views = [_read_or_say(run_dir) for run_dir in run_dirs]
     return tuple(sorted(views, key=lambda seen: seen.created_at, reverse=True))
 
 

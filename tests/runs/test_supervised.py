@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -266,6 +266,36 @@ def test_nothing_remains_of_a_run_that_could_not_start(workspace: Workspace, mak
         local.submit(workspace, run)
     assert (workspace.runs / run.id / "mine").read_text() == "of another"
     assert [path.name for path in workspace.runs.iterdir()] == [run.id]
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group of 100 MB."""
+    root = next(
+        (path for path in map(Path, ("/sys/fs/cgroup/memory", "/sys/fs/cgroup")) if path.is_dir()), Path("/none")
+    )
+    group = root / f"hybrid-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = group / ("memory.limit_in_bytes" if root.name == "memory" else "memory.max")
+        limit.write_text("100000000")
+    except OSError:
+        pytest.skip("making a memory control group needs root")
+    try:
+        yield group
+    finally:
+        until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_a_trainer_killed_for_lack_of_memory_says_so(submit: Submit, memory_group: Path) -> None:
+    run_dir = submit("steps=1000", "crash=hoard@150")
+    at_step(run_dir, 1)
+    for process in (supervisor_of(run_dir), trainer_of(run_dir)):
+        (memory_group / "cgroup.procs").write_text(str(process.pid))
+    seen = ended(run_dir)
+    assert seen.phase == "failed"
+    assert "killed (SIGKILL), most likely for lack of memory" in seen.reason and "batch_tokens" in seen.hint
 
 
 def prepared(workspace: Workspace, run: RunSpec) -> Path:

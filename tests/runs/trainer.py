@@ -52,6 +52,9 @@ def crash(kind: str, emit: Emitter) -> None:
         os.write(
             fd, b'not json\n["a list"]\n{"no": "ev"}\n{"ev": "surprise"}\n{"ev": "phase", "phase": "evaluating"}\n'
         )
+    elif kind == "hoard":  # more memory than there is
+        hoard = [b"x" * 10_000_000 for _ in range(100)]
+        print(len(hoard))
     elif kind == "flood":
         sys.stdout.write("x" * 99 + "\n")
         for _ in range(60_000):
