@@ -30,6 +30,9 @@ _HOLE = re.compile(r"\{([^{}]*)\}|<(\w+)>")
 UNSEEN = 0.3
 """Share of the texts of val and test whose core occurs in no other split."""
 
+MOST_ROWS = 50_000
+"""Reached with the usual shares and room to spare; beyond it more and more texts come near one of another split."""
+
 _OWN_CORES = 2  # cores of each intent kept for val, and for test
 _TRIES = 60  # draws in a row that give nothing new before a label counts as exhausted
 _ORDER: tuple[Split, ...] = ("test", "val", "train")
@@ -115,8 +118,10 @@ def make(
 ) -> dict[Split, list[Row]]:
     """Rows by split: balanced over labels to one row, each text once, none near one of another split.
 
-    Raises BadInput with the reachable number when the templates can't give so many different texts.
+    Raises BadInput with a reachable number when the templates can't give so many different texts.
     """
+    if params.rows > MOST_ROWS:
+        raise _too_many(params)
     rng = random.Random(params.seed)
     labels = sorted(source.intents)
     cores = {label: _share_cores(_cores(source.intents[label]), rng) for label in labels}
@@ -135,7 +140,7 @@ def make(
             for number, pool in _pools(split, cores[label], wanted, rng):
                 texts += _distinct(functools.partial(_compose, source, pool, rng), number, taken, others)
             if len(texts) < wanted:
-                raise _too_many(params, split, len(texts), len(labels))
+                raise _too_many(params)
             made += [Row(text, label) for text in texts]
             progress(done + len(made))
         done += len(made)
@@ -190,12 +195,11 @@ def _distinct(draw: Callable[[], str], wanted: int, taken: set[str], others: nea
     return texts
 
 
-def _too_many(params: GenerateParams, split: Split, reached: int, labels: int) -> BadInput:
-    share = {"test": params.test, "val": params.val, "train": 1 - params.test - params.val}[split]
-    most = int(reached * labels / share) // 1000 * 1000
+def _too_many(params: GenerateParams) -> BadInput:
     return BadInput(
-        f"{params.rows:,} rows can't be made without near-duplicates: the templates give about {most:,}.",
-        hint=f"Ask for rows={most} or less.",
+        f"{params.rows:,} rows (val={params.val}, test={params.test}) can't be made without near-duplicates across "
+        "splits.",
+        hint=f"The templates give up to {MOST_ROWS:,} rows with val=0.1 test=0.1.",
     )
 
 
@@ -218,10 +222,8 @@ def fill(pattern: str, slots: Mapping[str, Sequence[str]], rng: random.Random) -
     return re.sub(r" +([,:.?]|$)", r"\1", " ".join(pattern.split()))
 
 
-_QUESTION = re.compile(
-    r"(?:^|, |: )(how|what|when|where|which|whom?|why|is|are|can|could|do|does|did|will|would|may|must|should|has|have)\b",
-    re.I,
-)
+_ASKING = "how|what|when|where|which|whom?|why|is|are|can|could|do|does|did|will|would|may|must|should|has|have"
+_QUESTION = re.compile(rf"(?:^|, |: )(?:{_ASKING})\b", re.I)
 
 
 def _end(core: str, rng: random.Random) -> str:

@@ -1,20 +1,24 @@
 """Texts that are the same, or almost: normalised forms and an exact search by the Jaccard index of their words.
 
-The search filters by prefix: two sets that overlap by a share t must share one of their few rarest words, so only texts
-listed under those are compared. (Chaudhuri, Ganti, Kaushik: A primitive operator for similarity joins, ICDE 2006.)
+The search filters by prefix: two sets that overlap by a share t must share some of their few rarest words, so only
+texts listed under those are compared: under one word for long texts, under pairs, which are far rarer, for short ones.
+(Chaudhuri, Ganti, Kaushik: A primitive operator for similarity joins, ICDE 2006; two shared words instead of one: Wang,
+Li, Feng: Can we beat the prefix filtering?, SIGMOD 2012.)
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 NEAR = 0.8
 """From this Jaccard index of their sets of words on, two texts count as near-duplicates."""
 
+_LONG = 40  # sets beyond this size are listed under single words: they would have too many pairs
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -40,27 +44,37 @@ class NearIndex:
         self._frequency = frequency or Counter()
         self._threshold = threshold
         self._sets: list[frozenset[str]] = []
-        self._by_word: dict[str, list[int]] = defaultdict(list)
+        self._by_key: dict[str | tuple[str, str], list[int]] = defaultdict(list)
 
-    def _prefix(self, tokens: frozenset[str]) -> list[str]:
+    def _rarest(self, tokens: frozenset[str], shared: int) -> list[str]:
+        """So many of the rarest words that every set near ``tokens`` has at least ``shared`` of them in its own."""
         rare_first = sorted(tokens, key=lambda word: (self._frequency[word], word))
-        return rare_first[: len(tokens) - math.ceil(self._threshold * len(tokens) - 1e-9) + 1]
+        return rare_first[: len(tokens) - math.ceil(self._threshold * len(tokens) - 1e-9) + shared]
+
+    def _pairs(self, tokens: frozenset[str]) -> Iterator[str | tuple[str, str]]:
+        rarest = self._rarest(tokens, 2)
+        return itertools.combinations(rarest, 2) if len(tokens) * self._threshold > 1 else iter(rarest)
 
     def add(self, tokens: frozenset[str]) -> int:
         """Take in a set; returns its number (0, 1, …)."""
         number = len(self._sets)
         self._sets.append(tokens)
-        for word in self._prefix(tokens):
-            self._by_word[word].append(number)
+        for key in self._pairs(tokens) if len(tokens) <= _LONG else self._rarest(tokens, 1):
+            self._by_key[key].append(number)
         return number
 
     def find(self, tokens: frozenset[str]) -> int | None:
         """The number of one set whose Jaccard index with ``tokens`` reaches the threshold, or None."""
         size, threshold = len(tokens), self._threshold
+        keys: list[str | tuple[str, str]] = []
+        if size <= _LONG / threshold:
+            keys += self._pairs(tokens)
+        if size >= _LONG * threshold:
+            keys += self._rarest(tokens, 1)
         least, most = threshold * size - 1e-9, size / threshold + 1e-9
         seen: set[int] = set()
-        for word in self._prefix(tokens):
-            for number in self._by_word.get(word, ()):
+        for key in keys:
+            for number in self._by_key.get(key, ()):
                 if number in seen:
                     continue
                 seen.add(number)
