@@ -21,11 +21,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from services import formats
-from widgets.gauge import bar
+from widgets.gauge import FULL
 
-_SIZE, _BAR, _SHARE, _FILES, _USED = 9, 12, 7, 10, 11
+_SIZE, _BAR, _SHARE, _FILES, _USED = 9, 10, 7, 10, 11
 # A column is drawn when at least this many cells are left for the names.
-_NAME_WITH_BAR, _NAME_WITH_SHARE, _NAME_WITH_FILES, _NAME_WITH_USED = 20, 24, 28, 28
+_WITH_BAR, _WITH_OTHERS = 16, 24
 
 
 class SizeRow(msgspec.Struct, frozen=True):
@@ -108,6 +108,7 @@ class SizeList(ScrollView, can_focus=True):
         self.head = head
         self.rows: tuple[SizeRow, ...] = ()
         self.now: float | None = None
+        self.least_name = 0  # cells that the names get before any column but the size
         self._moved = False
 
     @property
@@ -116,7 +117,7 @@ class SizeList(ScrollView, can_focus=True):
         return self.rows[self.cursor] if 0 <= self.cursor < len(self.rows) else None
 
     def show(self, rows: Sequence[SizeRow], *, select: str | None = None, now: float | None = None) -> None:
-        """Draw these rows. The cursor goes to the row with key ``select`` if given, else stays where a person put it."""
+        """Draw these rows. The cursor goes to the row with key ``select``, or stays where a person put it."""
         before = self.row
         if select is None and self._moved and before:
             select = before.key
@@ -190,14 +191,15 @@ class SizeList(ScrollView, can_focus=True):
     def _columns(self, width: int) -> tuple[bool, bool, bool, bool, int]:
         """Which of bar, share, files and age fit, and the width of the names."""
         left = width - _SIZE - 2
+        shares = any(row.share is not None for row in self.rows)
         shown: list[bool] = []
         for column, least, wanted in (
-            (_BAR, _NAME_WITH_BAR, any(row.share is not None for row in self.rows)),
-            (_SHARE, _NAME_WITH_SHARE, any(row.share is not None for row in self.rows)),
-            (_FILES, _NAME_WITH_FILES, True),
-            (_USED, _NAME_WITH_USED, True),
+            (_BAR, _WITH_BAR, shares),
+            (_SHARE, _WITH_OTHERS, shares),
+            (_FILES, _WITH_OTHERS, True),
+            (_USED, _WITH_OTHERS, True),
         ):
-            fits = wanted and left - column - 2 >= least
+            fits = wanted and left - column - 2 >= max(least, self.least_name)
             shown.append(fits)
             left -= (column + 2) * fits
         return shown[0], shown[1], shown[2], shown[3], max(left, 0)
@@ -210,24 +212,28 @@ class SizeList(ScrollView, can_focus=True):
         text += f"{'Files':>{_FILES}}  " * with_files
         text += f"{'Last used':>{_USED}}  " * with_used
         text += set_cell_size(self.head, name)
-        return [Segment(set_cell_size(text, width), base + self.get_component_rich_style("sizes--head", partial=True))]
+        return [Segment(set_cell_size(text, width), base + self._colour("sizes--head"))]
 
     def _line(self, row: SizeRow, under_cursor: bool, width: int, base: Style) -> list[Segment]:
         with_bar, with_share, with_files, with_used, name = self._columns(width)
         if under_cursor:
             cursor = "sizes--cursor" if self.has_focus else "sizes--cursor-away"
             base += self.get_component_rich_style(cursor)
-        quiet = base + Style(color=self.get_component_rich_style("sizes--quiet", partial=True).color)
+        quiet = base + self._colour("sizes--quiet")
         own = quiet if row.quiet else base
         size = "measuring" if row.bytes is None else formats.size(row.bytes)
         segments = [Segment(f"{size:>{_SIZE}}  ", own)]
         if with_bar:
-            full, empty = bar(row.share, _BAR) if row.share is not None else ("", " " * _BAR)
-            drawn = Style(color=self.get_component_rich_style("sizes--bar", partial=True).color)
-            segments += [Segment(full, own if row.quiet else base + drawn), Segment(f"{empty}  ", quiet)]
+            drawn = own if row.quiet else base + self._colour("sizes--bar")
+            full = FULL * round(min(max(row.share or 0.0, 0.0), 1.0) * _BAR)
+            segments.append(Segment(f"{full:<{_BAR}}  ", drawn))
         text = f"{formats.percent(row.share):>{_SHARE}}  " * with_share
         text += f"{formats.count(row.files):>{_FILES}}  " * with_files
         text += f"{formats.age(row.last_used, self.now):>{_USED}}  " * with_used
         segments.append(Segment(text, quiet))
         segments.append(Segment(set_cell_size(shortened(visible(row.name), name), name), own))
         return segments
+
+    def _colour(self, component: str) -> Style:
+        """A component's text colour alone, so that the cursor's background stays."""
+        return Style(color=self.get_component_rich_style(component).color)

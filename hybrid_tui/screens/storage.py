@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DISK_SECONDS = 10.0
 ROWS = 500
+LEAST_PATH = 40  # cells for a path, before columns other than the size
 REMEMBERED = 50  # folders whose last scan is kept, so that going up shows it at once
 
 
@@ -39,12 +40,12 @@ class StorageScreen(PanelScreen):
     StorageScreen #disk { height: auto; }
     StorageScreen #places { height: 1fr; }
     StorageScreen #folders { width: 1fr; height: 100%; }
-    StorageScreen #caches { width: 32; height: 100%; margin-left: 1; }
-    StorageScreen.-wide #caches { width: 44; }
+    StorageScreen #caches { width: 30; height: 100%; margin-left: 1; }
+    StorageScreen.-wide #caches { width: 42; }
     StorageScreen #cache-list { height: auto; }
-    StorageScreen #cache-facts { height: 1fr; margin-top: 1; }
-    StorageScreen #cache-facts Static { color: $text-muted; }
+    StorageScreen #cache-facts { height: 1fr; margin-top: 1; color: $text-muted; }
     StorageScreen #scan-state { height: 1; padding: 0 2; color: $text-muted; }
+    StorageScreen #scan-state { text-wrap: nowrap; text-overflow: ellipsis; }
     StorageScreen #scan-state.-partial { color: $text-warning; }
     """
 
@@ -65,10 +66,8 @@ class StorageScreen(PanelScreen):
                       id="disk", loading="Reading the disk…")  # fmt: skip
         with Horizontal(id="places"):
             yield Section("Folders", SizeList("Name", id="folder-list"), id="folders", loading="Scanning…")
-            facts = VerticalScroll(Static(id="cache-text"), id="cache-facts", can_focus=False)
-            yield Section(
-                "Caches", SizeList("Cache", id="cache-list"), facts, id="caches", loading="Looking for caches…"
-            )
+            yield Section("Caches", SizeList("Cache", id="cache-list"), Static(id="cache-facts"), id="caches",
+                          loading="Looking for caches…")  # fmt: skip
         yield Static(id="scan-state")
 
     def first_shown(self) -> None:
@@ -120,6 +119,7 @@ class StorageScreen(PanelScreen):
     def action_largest(self) -> None:
         """Turn to the largest folders at any depth, and back."""
         self._show_largest = not self._show_largest
+        self._draw_title()
         self.query_one("#folder-list", SizeList).forget_cursor()
         self._draw_folders()
 
@@ -162,6 +162,7 @@ class StorageScreen(PanelScreen):
             self.panel.toast(error)
             return
         self._show_largest = False
+        self._draw_title()
         self._select = select
         self.query_one("#folder-list", SizeList).forget_cursor()
         known = self._scans.get(self._path)
@@ -214,7 +215,6 @@ class StorageScreen(PanelScreen):
 
     def _draw_folders(self) -> None:
         section = self.query_one("#folders", Section)
-        self._draw_title()
         scan = self._scan
         if scan is None:
             return
@@ -226,6 +226,7 @@ class StorageScreen(PanelScreen):
             return
         sizes = self.query_one("#folder-list", SizeList)
         rows = [_folder_row(row, scan) for row in found if row.bytes or row.kind != "rest"]
+        sizes.least_name = LEAST_PATH if self._show_largest else 0
         sizes.show(rows, select=self._select, now=self.panel.clock())
         if self._select in {row.key for row in rows}:
             self._select = None
@@ -317,7 +318,7 @@ class StorageScreen(PanelScreen):
         row = self.query_one("#cache-list", SizeList).row
         cache = next((c for c in self._caches.caches if row and c.kind == row.key), None) if self._caches else None
         if cache:
-            self.query_one("#cache-text", Static).update(_facts(cache))
+            self.query_one("#cache-facts", Static).update(_facts(cache, self.panel.clock()))
 
     def on_resize(self) -> None:
         """The title is cut to the new width."""
@@ -326,9 +327,7 @@ class StorageScreen(PanelScreen):
 
 
 def _folder_row(row: Folder, scan: Scan) -> SizeRow:
-    name = row.path.removeprefix(scan.path).lstrip("/") if scan.path != row.path else "(files here)"
-    if row.kind == "rest":
-        name = "(everything else here)"
+    name = "(the rest)" if row.kind == "rest" else row.path.removeprefix(scan.path).lstrip("/")
     return SizeRow(
         key=row.path if row.kind != "rest" else "",
         name=name + "/" * (row.kind == "folder"),
@@ -340,13 +339,13 @@ def _folder_row(row: Folder, scan: Scan) -> SizeRow:
     )
 
 
-def _facts(cache: Cache) -> Content:
-    parts: list[Content | str | tuple[str, str]] = [(cache.title, "bold $text"), "\n", visible(cache.path)]
+def _facts(cache: Cache, now: float) -> Content:
+    parts: list[Content | str | tuple[str, str]] = [(cache.title, "bold $text")]
     if cache.problem:
         parts += ["\n", (f"▲ {cache.problem}", "$text-warning")]
     if cache.exists:
-        used = formats.age(cache.last_used) if cache.last_used else "never"
-        parts += [f"\n{formats.count(cache.files)} files, last used {used}", f"\nIf deleted: {cache.restore}"]
+        used = formats.age(cache.last_used, now) if cache.last_used else "never"
+        parts += [f"\n{cache.restore}\n", visible(cache.path), f"\n{formats.count(cache.files)} files, used {used}"]
     else:
-        parts += ["\nNot on this disk."]
+        parts += ["\nNot on this disk: ", visible(cache.path)]
     return Content.assemble(*parts)

@@ -81,8 +81,8 @@ class _Largest:
 
     def rows(self, *more: Folder) -> tuple[Folder, ...]:
         """Largest first, with ``more`` competing for the places."""
-        rows = [item[2] for item in sorted(self._heap, reverse=True)]
-        return tuple(sorted([*rows, *more], key=lambda row: -row.bytes)[: self.limit])
+        rows = [item[2] for item in self._heap]
+        return tuple(sorted([*rows, *more], key=lambda row: (-row.bytes, row.path))[: self.limit])
 
 
 class Scanner:
