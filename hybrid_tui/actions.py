@@ -42,6 +42,11 @@ class Action:
         name = function.__code__.co_varnames[1]  # the second parameter, "_params" where there is none to use
         return typing.cast(type[msgspec.Struct], typing.get_type_hints(function, include_extras=True)[name])
 
+    def fields(self) -> list[msgspec.structs.FieldInfo]:
+        """The parameters in the order people want them: the action's own before those it shares with others."""
+        kind = self.parameters()
+        return sorted(msgspec.structs.fields(kind), key=lambda f: f.name not in kind.__annotations__)
+
 
 _TABLE = (
     Action("storage.usage", "services.storage.actions:usage", "Disk: total, used, free, against the budgets."),
@@ -147,7 +152,7 @@ def convert(action: Action, values: dict[str, str]) -> msgspec.Struct:
     A tuple's items are separated by commas.
     """
     kind = action.parameters()
-    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    fields = {f.name: f for f in action.fields()}
     typed: dict[str, Any] = {}
     for key, word in values.items():
         if key not in fields:

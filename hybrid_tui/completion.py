@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import typing
 
-import msgspec
-
 from hybrid_tui import actions
 from services.errors import HybridError
 
@@ -62,7 +60,7 @@ def _after_run(words: list[str], current: str) -> list[str]:
     if not words:
         return list(actions.ACTIONS)
     try:
-        fields = msgspec.structs.fields(actions.find(words[0]).parameters())
+        fields = actions.find(words[0]).fields()
     except (HybridError, ImportError):
         return []
     key, equals, _ = current.partition("=")

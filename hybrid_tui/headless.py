@@ -59,7 +59,8 @@ def print_result(result: Any, *, as_json: bool) -> None:
 
         from hybrid_tui.render import renderable
 
-        Console(soft_wrap=False).print(renderable(result))
+        # Into a pipe or file nothing is folded, so that a line stays a line.
+        Console(width=None if sys.stdout.isatty() else 2000).print(renderable(result))
     sys.stdout.flush()
 
 
@@ -104,8 +105,11 @@ def _print_actions(as_json: bool) -> None:
 
 
 def _print_help(action: actions.Action) -> None:
-    fields = msgspec.structs.fields(action.parameters())
-    print(f"hybrid-tui --run {action.name} {' '.join(_usage(f) for f in fields)}".rstrip())
+    fields = action.fields()
+    shown = [_usage(f) for f in fields if f.required or len(fields) <= 8]
+    print(
+        " ".join(["hybrid-tui --run", action.name, *shown, *(["[name=value …]"] if len(shown) < len(fields) else [])])
+    )
     print(f"\n{action.help}")
     if action.writes:
         print("It writes: --dry-run shows what it would do." + (" It asks: --yes agrees." if action.asks else ""))
