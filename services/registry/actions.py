@@ -66,7 +66,7 @@ async def list_versions(ctx: Context, params: ListParams) -> Listing:
     )
     versions = [await registry.version(state, m.model, n) for m in models for n in range(m.versions, 0, -1)]
     problems = (*((chain.damage,) if chain.damage else ()), *await view.edited(registry.store))
-    where = f"{registry.store.local('docs').removesuffix('/docs')} ({registry.store.label})"
+    where = f"{registry.store.label}: {registry.store.local('docs').removesuffix('/docs')}"
     return Listing(models, tuple(versions), len(chain.records), where, problems)
 
 

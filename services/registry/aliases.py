@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from services import formats
 from services.context import Context, Plan
 from services.errors import BadInput, Refused
 from services.registry import names
+from services.registry.figures import compare
 from services.registry.fold import State, moved_meanwhile
 from services.registry.records import Moved, Record
 from services.registry.registry import Registry, find_model, find_version, open_registry, split_reference
@@ -85,7 +85,7 @@ async def rollback(ctx: Context, params: RollbackParams) -> Promotion | Plan:
         raise _lost(state, Moved(model, params.alias, stack[-1], expected, True, ""))
     if len(stack) < 2:
         raise Refused(
-            f"{model}@{params.alias} has pointed to {stack[-1]} only: there is nothing to go back to.",
+            f"{model}@{params.alias} points to {stack[-1]}, and no earlier version is left to go back to.",
             hint=f"Move it with registry.promote model={model} version=N to={params.alias}.",
         )
     move = Moved(model, params.alias, stack[-2], expected, True, params.note)
@@ -159,28 +159,10 @@ def _plan(action: str, state: State, move: Moved) -> Plan:
     came_from = (
         f"from {move.expected} to {move.version}" if move.expected else f"to {move.version} (it points nowhere yet)"
     )
+    new, old = state.member(move.model, move.version), state.member(move.model, move.expected)
+    assert new is not None
     return Plan(
         action=action,
         summary=f"{move.model}@{move.alias} moves {came_from}.",
-        steps=tuple(compare(state, move.model, move.expected, move.version)),
+        steps=tuple(compare(new.added.metrics, old.added.metrics if old else None)),
     )
-
-
-def compare(state: State, model: str, old: int, new: int) -> list[str]:
-    """The figures of version ``new`` beside those of ``old`` (0: none), a line each."""
-    member = state.member(model, new)
-    assert member is not None
-    before: dict[str, Any] = {}
-    standing = state.member(model, old)
-    if standing is not None:
-        before = standing.added.metrics
-    lines = []
-    for name, value in member.added.metrics.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        was = before.get(name)
-        if isinstance(was, int | float) and not isinstance(was, bool):
-            lines.append(f"{name}: {formats.number(was)} → {formats.number(value)}")
-        else:
-            lines.append(f"{name}: {formats.number(value)}" + (f" (not known of {old})" if old else ""))
-    return lines or ["no figures were recorded for this version"]

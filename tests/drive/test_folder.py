@@ -106,7 +106,7 @@ async def test_files_arrive_with_their_checksums_and_progress(store: FolderStore
 
 async def test_a_source_that_changed_since_it_was_listed_is_refused(store: FolderStore, tmp_path: Path) -> None:
     source = _source(tmp_path / "in", "a", b"four")
-    Path(source.local).write_bytes(b"more than four")
+    _source(tmp_path / "in", "a", b"more than four")
     with pytest.raises(HybridError, match="changed while"):
         await store.put_files([source], "models/v", _nothing)
 
