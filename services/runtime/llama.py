@@ -7,6 +7,7 @@ no saved tensors, and the output head runs only where a label is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,16 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
     turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
     return turned
+
+
+def turned_parts(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, shape: LlamaShape
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rotated query (T, heads, head_dim), rotated key and plain value (T, kv heads, head_dim) of a fused product."""
+    heads, kv = shape.heads, shape.kv_heads
+    parts = qkv.view(-1, heads + 2 * kv, shape.head_dim)
+    turned = rotate(parts[:, : heads + kv], cos, sin)
+    return turned[:, :heads], turned[:, heads:], parts[:, heads + kv :]
 
 
 class RmsNorm(torch.autograd.Function):
@@ -182,16 +193,13 @@ def _split(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Query (rows·kv, group·longest, dim), key and value (rows·kv, longest, dim), rotated and padded."""
-    heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
-    parts = qkv.view(-1, heads + 2 * kv, dim)
-    turned = rotate(parts[:, : heads + kv], cos, sin)
-    query = packing.pad(turned[:, :heads].reshape(-1, kv, heads // kv, dim)).permute(0, 2, 3, 1, 4)
-    key = packing.pad(turned[:, heads:]).transpose(1, 2)
-    value = packing.pad(parts[:, heads + kv :]).transpose(1, 2)
+    kv, dim = shape.kv_heads, shape.head_dim
+    query, key, value = turned_parts(qkv, cos, sin, shape)
+    query = packing.pad(query.reshape(-1, kv, shape.heads // kv, dim)).permute(0, 2, 3, 1, 4)
     return (
         query.reshape(packing.rows * kv, -1, dim),
-        key.reshape(packing.rows * kv, -1, dim),
-        value.reshape(packing.rows * kv, -1, dim),
+        packing.pad(key).transpose(1, 2).reshape(packing.rows * kv, -1, dim),
+        packing.pad(value).transpose(1, 2).reshape(packing.rows * kv, -1, dim),
     )
 
 
@@ -212,12 +220,9 @@ def fused_attention(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
 ) -> torch.Tensor:
     """``Attention`` by the device's fused kernel, which is the faster one on a GPU."""
-    heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
-    parts = qkv.view(-1, heads + 2 * kv, dim)
-    turned = rotate(parts[:, : heads + kv], cos, sin)
-    query, key = (packing.pad(part).transpose(1, 2) for part in (turned[:, :heads], turned[:, heads:]))
-    value = packing.pad(parts[:, heads + kv :]).transpose(1, 2)
-    out = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=heads != kv)
+    query, key, value = (packing.pad(part).transpose(1, 2) for part in turned_parts(qkv, cos, sin, shape))
+    grouped = shape.heads != shape.kv_heads
+    out = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
     return packing.unpad(out.transpose(1, 2)).flatten(1)
 
 
@@ -284,18 +289,29 @@ class Llama:
         return apply(Attention, qkv, cos, sin, packing, self.shape)
 
     def hidden(
-        self, ids: torch.Tensor, lengths: tuple[int, ...], wanted: torch.Tensor, *, training: bool = False
+        self,
+        ids: torch.Tensor,
+        lengths: tuple[int, ...],
+        wanted: torch.Tensor,
+        *,
+        training: bool = False,
+        seen: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """Normed last hidden states (N × width) at the packed positions ``wanted`` (N,) of ``ids`` (T,).
 
-        The last layer's MLP runs at those positions only.
+        The last layer's MLP runs at those positions only. ``seen`` is given each layer's number, keys and values, the
+        latter two padded to (rows, longest, kv heads, head_dim), for decoding from here on.
         """
         packing = Packing(lengths, self.device)
         cos, sin = self.angles(packing.positions, packing.longest)
         x = self.weights.embedding[ids]
         for number, layer in enumerate(self.weights.layers):
             normed = apply(RmsNorm, x, layer.input_norm, self.shape.eps)
-            mixed = self.attend(self.linear(number, "qkv", normed, dropout=training), cos, sin, packing)
+            qkv = self.linear(number, "qkv", normed, dropout=training)
+            mixed = self.attend(qkv, cos, sin, packing)
+            if seen is not None:
+                _, key, value = turned_parts(qkv, cos, sin, self.shape)
+                seen(number, packing.pad(key), packing.pad(value))
             if number == self.shape.layers - 1:
                 x, mixed = x[wanted], mixed[wanted]
             x = x + self.linear(number, "o", mixed, dropout=training)

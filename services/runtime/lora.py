@@ -17,12 +17,11 @@ from typing import Any, cast
 import torch
 
 from services import atomic
-from services.errors import BadInput, HybridError
+from services.errors import BadInput
+from services.runtime import adapters
 from services.runtime.loading import LlamaShape
 
 PREFIX = "base_model.model."
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Adapters:
         own = self.named()
         for name, value in tensors.items():
             if name not in own or own[name].shape != value.shape:
-                raise BadInput(f"The adapter's {name} ({tuple(value.shape)}) does not fit the model.")
+                raise BadInput(f"The adapter's {name} {tuple(value.shape)} does not fit the model.")
             own[name].copy_(value)
         self.refresh()
 
@@ -220,14 +219,14 @@ def target_modules(shape: LlamaShape) -> list[str]:
 def write_config(folder: Path, config: LoraConfig, modules: list[str], base_model: str) -> None:
     """``adapter_config.json`` as ``peft.PeftModel.from_pretrained`` reads it."""
     atomic.write_text(
-        folder / CONFIG_FILE,
+        folder / adapters.CONFIG,
         json.dumps(
             {
                 "peft_type": "LORA",
                 "task_type": "CAUSAL_LM",
                 "base_model_name_or_path": base_model,
                 "r": config.r,
-                "lora_alpha": config.alpha,
+                "lora_alpha": int(config.alpha) if config.alpha.is_integer() else config.alpha,
                 "lora_dropout": config.dropout,
                 "target_modules": modules,
                 "bias": "none",
@@ -239,50 +238,3 @@ def write_config(folder: Path, config: LoraConfig, modules: list[str], base_mode
             indent=2,
         ),
     )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``adapter_config.json`` of ``folder``. Raises BadInput when it is not a LoRA adapter's."""
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{folder} has no {CONFIG_FILE}: it is no adapter folder.") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} can't be read: {error}.") from error
-    if not isinstance(config, dict) or str(config.get("peft_type", "")).upper() != "LORA":
-        raise BadInput(f"{path} does not describe a LoRA adapter.")
-    return config
-
-
-def is_plain(config: dict[str, Any]) -> bool:
-    """Whether the adapter is LoRA without variants, which our own forward pass computes."""
-    variants = (
-        "use_dora",
-        "rank_pattern",
-        "alpha_pattern",
-        "modules_to_save",
-        "fan_in_fan_out",
-        "trainable_token_indices",
-    )
-    return not any(config.get(name) for name in variants) and config.get("bias", "none") == "none"
-
-
-def plain_config(config: dict[str, Any]) -> LoraConfig:
-    """Rank and scale from PEFT's config; rank-stabilised LoRA (scale alpha / √r) is expressed by its alpha."""
-    r, alpha = int(config["r"]), float(config["lora_alpha"])
-    return LoraConfig(r, alpha * math.sqrt(r) if config.get("use_rslora") else alpha)
-
-
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """The adapter's tensors. Raises BadInput when missing, HybridError when damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / WEIGHTS_FILE
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise BadInput(f"{folder} has no {WEIGHTS_FILE}.") from None
-    except (SafetensorError, OSError) as error:
-        raise HybridError(f"{path} is damaged: {error}.", hint="Take another checkpoint or version.") from error

@@ -1,0 +1,164 @@
+"""From rows of text to batches of tokens: answer-only labels, token budgets, an order that only the seed decides."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from services.data import prompts
+from services.data.types import Row
+from services.errors import BadInput
+from services.runtime.tokenizer import Tokenizer
+
+CHUNK = 20  # batches' worth of rows that are sorted by length together
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as tokens: prompt, answer, end of text. Only what lies from ``answer`` on carries a label."""
+
+    ids: tuple[int, ...]
+    answer: int
+
+    @property
+    def tokens(self) -> int:
+        """Length, all real."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one step and where they lie in the run: the ``epoch`` they belong to."""
+
+    examples: tuple[Example, ...]
+    epoch: int
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, no padding."""
+        return sum(example.tokens for example in self.examples)
+
+    @property
+    def labels(self) -> int:
+        """Tokens that carry a label."""
+        return sum(example.tokens - example.answer for example in self.examples)
+
+
+def prompt_ids(tokenizer: Tokenizer, template: str, text: str, room: int) -> list[int] | None:
+    """The prompt's ids, at most ``room`` of them: the left of ``text`` is cut if need be, the template stays.
+
+    None when not even the template alone fits.
+    """
+    ids = [*tokenizer.prefix, *tokenizer.encode(prompts.render(template, text))]
+    over = len(ids) - room
+    pieces = tokenizer.encode(text.strip()) if over > 0 else []
+    while over > 0:
+        if not pieces:
+            return None
+        pieces = pieces[over:]
+        ids = [*tokenizer.prefix, *tokenizer.encode(prompts.render(template, tokenizer.decode(pieces)))]
+        over = len(ids) - room
+    return ids
+
+
+def encode(
+    tokenizer: Tokenizer, template: str, rows: Sequence[Row], *, classify: bool, max_length: int
+) -> tuple[list[Example], int, int]:
+    """Rows as examples of at most ``max_length`` tokens; how many texts were cut, and how many rows did not fit.
+
+    A text is cut from the left; an answer never: a row whose template and answer alone are too long is left out.
+    """
+    rendered = tokenizer.encode_many([prompts.render(template, row.text) for row in rows])
+    answers = tokenizer.encode_many([prompts.completion(row.answer, classify=classify) for row in rows])
+    examples: list[Example] = []
+    cut = left_out = 0
+    for row, whole, words in zip(rows, rendered, answers, strict=True):
+        answer = [*words, tokenizer.eos_id]
+        prompt: list[int] | None = [*tokenizer.prefix, *whole]
+        if len(tokenizer.prefix) + len(whole) + len(answer) > max_length:
+            prompt = prompt_ids(tokenizer, template, row.text, max_length - len(answer))
+            cut += prompt is not None
+        if not prompt:
+            left_out += 1
+            continue
+        examples.append(Example((*prompt, *answer), len(prompt)))
+    return examples, cut, left_out
+
+
+def epoch_batches(
+    examples: Sequence[Example], *, epoch: int, seed: int, batch_rows: int, batch_tokens: int
+) -> list[Batch]:
+    """One pass over ``examples``: shuffled, sorted by length inside chunks, cut into batches, those shuffled again.
+
+    A batch has at most ``batch_rows`` rows and ``batch_tokens`` tokens (a longer single row is a batch of its own).
+    The same arguments give the same list everywhere.
+    """
+    shuffle = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(examples)))
+    shuffle.shuffle(order)
+    batches: list[Batch] = []
+    for start in range(0, len(order), CHUNK * batch_rows):
+        chunk = sorted(order[start : start + CHUNK * batch_rows], key=lambda i: (examples[i].tokens, i))
+        cut = list(_within_budget([examples[i] for i in chunk], batch_rows, batch_tokens))
+        shuffle.shuffle(cut)
+        batches += [Batch(rows, epoch) for rows in cut]
+    return batches
+
+
+def _within_budget(examples: Sequence[Example], rows: int, tokens: int) -> Iterator[tuple[Example, ...]]:
+    current: list[Example] = []
+    used = 0
+    for example in examples:
+        if current and (len(current) == rows or used + example.tokens > tokens):
+            yield tuple(current)
+            current, used = [], 0
+        current.append(example)
+        used += example.tokens
+    if current:
+        yield tuple(current)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The run's endless sequence of batches; a step's batch depends on the seed and its number alone."""
+
+    examples: tuple[Example, ...]
+    seed: int
+    batch_rows: int
+    batch_tokens: int
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise BadInput("There is no row to train on.", hint="Look at the dataset: hybrid-tui --run data.show")
+
+    def epoch(self, number: int) -> list[Batch]:
+        """The batches of pass ``number`` (0, 1, …)."""
+        return epoch_batches(
+            self.examples,
+            epoch=number,
+            seed=self.seed,
+            batch_rows=self.batch_rows,
+            batch_tokens=self.batch_tokens,
+        )
+
+    def steps(self, epochs: float) -> int:
+        """How many steps ``epochs`` passes take, at least one; a fraction of a pass is that share of its batches."""
+        whole = int(epochs)
+        steps = sum(len(self.epoch(number)) for number in range(whole))
+        if epochs > whole:
+            steps += math.ceil((epochs - whole) * len(self.epoch(whole)))
+        return max(steps, 1)
+
+    def batches(self, start: int = 0) -> Iterator[tuple[float, Batch]]:
+        """From step ``start`` on: the epoch reached after the batch (1.5 = one and a half passes), and the batch."""
+        position = 0
+        for number in itertools.count():
+            batches = self.epoch(number)
+            if position + len(batches) > start:
+                for index, batch in enumerate(batches):
+                    if position + index >= start:
+                        yield number + (index + 1) / len(batches), batch
+            position += len(batches)

@@ -1,0 +1,94 @@
+"""A run's result, ``output/``: adapter in PEFT's format, tokenizer, ``metadata.json``, ``benchmark.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from services import atomic
+from services.data.types import DatasetInfo
+from services.runs.types import RunSpec
+from services.runtime import tokenizer
+from services.runtime.evaluation import Evaluation
+from services.runtime.learner import Learner
+from services.runtime.schedule import StepPlan
+
+if TYPE_CHECKING:
+    from services.runtime.training import Progress
+
+
+def write(
+    folder: Path,
+    spec: RunSpec,
+    info: DatasetInfo,
+    learner: Learner,
+    plan: StepPlan,
+    progress: Progress,
+    results: Evaluation,
+) -> Path:
+    """Build ``folder/output`` beside its place and rename it there. Raises OSError (a full disk, …)."""
+    target, temporary = folder / "output", folder / f".output.tmp-{os.getpid()}"
+    for leftover in folder.glob(".output.tmp-*"):
+        shutil.rmtree(leftover)
+    temporary.mkdir()
+    learner.save(temporary, spec.model_label)
+    for name in tokenizer.FILES:
+        if (learner.folder / name).is_file():
+            shutil.copyfile(learner.folder / name, temporary / name)
+    _json(temporary / "metadata.json", metadata(spec, info, progress, results))
+    _json(temporary / "benchmark.json", benchmark(learner, plan, progress, results))
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.rename(target)
+    atomic.sync_directory(folder)
+    return target
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    atomic.write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def metadata(spec: RunSpec, info: DatasetInfo, progress: Progress, results: Evaluation) -> dict[str, Any]:
+    """What the adapter is and where it comes from."""
+    return {
+        "base_model": spec.model_label,
+        "model_path": spec.model,
+        "task": info.task,
+        "prompt": info.prompt,
+        "labels": list(info.labels),
+        "training_date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": msgspec.to_builtins(spec.config),
+        "data": info.name,
+        "data_sha256": spec.data_sha256,
+        "seed": spec.seed,
+        "run": spec.id,
+        "steps": progress.step,
+        "metrics": {name: value for name, value in results.figures().items() if name != "seconds"},
+    }
+
+
+def benchmark(learner: Learner, plan: StepPlan, progress: Progress, results: Evaluation) -> dict[str, Any]:
+    """What the run took, and on what."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "device": learner.device.type,
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": plan.threads,
+        "dtype": str(learner.dtype).removeprefix("torch."),
+        "train_seconds": progress.seconds,
+        "train_tokens": progress.tokens,
+        "train_tokens_s": progress.tokens / progress.seconds if progress.seconds else 0.0,
+        "eval_seconds": results.seconds,
+        "eval_rows": results.rows,
+        "peak_rss_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+    }
