@@ -76,7 +76,7 @@ class PromoteDialog(Dialog[Wish]):
     def _draw(self) -> None:
         found = self.outlook(self._word("alias"))
         parts = [Content.styled(f"✗ {found.problem}", "$text-error") if found.problem else Content(found.summary)]
-        parts += [Content.styled(f"• {line}", "$text-muted") for line in found.lines]
+        parts += [Content.styled(f"• {line}", "dim") for line in found.lines]
         self.query_one("#promote-plan", Static).update(Content("\n").join(parts))
         self.query_one("#promote", Button).disabled = bool(found.problem)
 

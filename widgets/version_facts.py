@@ -24,7 +24,7 @@ def version_facts(version: Version, deployed: Version | None, now: float, *, who
         value = version.metrics[name]
         against = difference(name, value, other.metrics.get(name)) if other else ""
         told = f"  {against} vs {other.id}" if against and other else ""
-        rows.append(_row(label(name), Content.assemble(figure(name, value), (told, "$text-muted"))))
+        rows.append(_row(label(name), Content.assemble(figure(name, value), (told, "dim"))))
     if not shown:
         rows.append(_row("figures", "none recorded"))
     rows.append(_row("base", version.base_model or "not stated"))
@@ -45,7 +45,7 @@ def version_facts(version: Version, deployed: Version | None, now: float, *, who
 
 
 def _row(name: str, value: Cell) -> list[Cell]:
-    return [(name, "$text-muted"), value]
+    return [(name, "dim"), value]
 
 
 def history_lines(entries: Sequence[HistoryEntry]) -> Content:
@@ -53,7 +53,7 @@ def history_lines(entries: Sequence[HistoryEntry]) -> Content:
     lines: list[Content] = []
     for entry in entries:
         note = f" “{entry.note}”" if entry.note else ""
-        when, who = (f"{formats.moment(entry.at)}  ", "$text-muted"), (f"  {entry.who}", "$text-muted")
+        when, who = (f"{formats.moment(entry.at)}  ", "dim"), (f"  {entry.who}", "dim")
         lines.append(Content.assemble(when, entry.what, note, who))
         if not entry.accepted:
             lines.append(Content.styled(f"  ✗ without effect: {entry.why}", "$text-warning"))

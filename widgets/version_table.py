@@ -14,8 +14,9 @@ from services.registry.figures import figure
 from services.registry.types import Version
 
 STATUS = {"deployed": "● deployed", "candidate": "◆ candidate", "registered": "○ registered", "retired": "◌ retired"}
-_COLUMNS = ("Version", "Status", "Accuracy", "Macro-F1", "Size", "Aliases", "Base", "Added", "Note")
+_COLUMNS = ("Version", "Status", "Accuracy", "Macro-F1", "Size", "Aliases", "Added", "Note", "Base")
 _MOST = 500
+_NOTE = 40  # characters of a note that stand in the table; the details have it whole
 
 
 class VersionTable(DataTable[Text]):
@@ -79,7 +80,7 @@ def _cells(version: Version) -> tuple[str, ...]:
         figure("macro_f1", version.metrics.get("macro_f1")),
         formats.size(version.size_bytes),
         ", ".join(version.aliases) or formats.MISSING,
-        version.base_model.rstrip("/").rpartition("/")[2] or formats.MISSING,
         formats.moment(version.added_at)[:10],
-        version.note,
+        version.note if len(version.note) <= _NOTE else version.note[: _NOTE - 1] + "…",
+        version.base_model.rstrip("/").rpartition("/")[2] or formats.MISSING,
     )

@@ -119,7 +119,7 @@ class RegistryScreen(PanelScreen):
         self.load("registry.history", {"limit": HISTORY}, then=self._draw_history, failed=self._history_failed)
 
     def _draw_store(self, listing: Listing) -> None:
-        self.query_one("#store", Static).update(Content.assemble(("Store  ", "$text-muted"), listing.store))
+        self.query_one("#store", Static).update(Content.assemble(("Store  ", "dim"), listing.store))
         problems = self.query_one("#problems", Static)
         problems.update(Content("\n".join(f"▲ {problem}" for problem in listing.problems)))
         problems.set_class(bool(listing.problems), "-some")
