@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import io
 import sys
 import time
 import traceback
@@ -55,13 +56,23 @@ def print_result(result: Any, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
     else:
-        from rich.console import Console
-
-        from hybrid_tui.render import renderable
-
-        # Into a pipe or file nothing is folded, so that a line stays a line.
-        Console(width=None if sys.stdout.isatty() else 2000).print(renderable(result))
+        _print_laid_out(result)
     sys.stdout.flush()
+
+
+def _print_laid_out(result: Any) -> None:
+    """To a terminal as wide as it is; into a pipe or file unfolded, so that a line stays a line."""
+    from rich.console import Console
+
+    from hybrid_tui.render import renderable
+
+    if sys.stdout.isatty():
+        Console().print(renderable(result))
+        return
+    console = Console(file=io.StringIO(), width=2000)
+    console.print(renderable(result))
+    for line in console.file.getvalue().splitlines():  # type: ignore[attr-defined]
+        print(line.rstrip())
 
 
 def print_error(error: HybridError, *, as_json: bool) -> int:
