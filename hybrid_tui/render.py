@@ -12,6 +12,7 @@ from rich.text import Text
 from services import formats
 
 _SHARES = {"accuracy", "macro_f1", "base_accuracy", "base_macro_f1", "adapter_accuracy", "adapter_macro_f1", "share"}
+_DIGESTS = {"sha256", "digest", "data_sha256"}
 _PLAIN_INTEGERS = {"version", "seed", "pid", "seq"}
 
 
@@ -45,8 +46,19 @@ def _table(title: str, rows: Any) -> RenderableType:
         )
         table.add_column(_words(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell(name, getattr(row, name))) for name in names))
+        table.add_row(*(Text(_brief(name, getattr(row, name))) for name in names))
     return table
+
+
+def _brief(name: str, value: Any) -> str:
+    """A value in a table's cell: long lists are counted, digests shortened; ``--json`` and ``show`` have all of it."""
+    if isinstance(value, (tuple, list, dict)) and len(value) > 3:
+        return f"{len(value)} {_words(name)}"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(cell(name, v) for v in value)
+    if name in _DIGESTS:
+        return str(value)[:12]
+    return " ".join(cell(name, value).split("\n"))
 
 
 def _present(value: Any) -> bool:
