@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from services.errors import BadInput
 from services.storage import paths
 from services.storage.types import Folder, Scan
 
@@ -209,26 +210,17 @@ class Scanner:
             parent.todo.clear()  # moved away or made unreadable under our hands
             return
         try:
-            status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return
+            fd = os.open(name, _FLAGS, dir_fd=parent.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # deleted, or swapped for something else, since it was listed
         except OSError:
-            self._note_unreadable(parent)
+            self._count_closed(parent, name)
             return
-        if not stat.S_ISDIR(status.st_mode):
-            return  # swapped for something else since it was listed
-        if status.st_dev != parent.device and not self._cross:
+        level = _Level(name, os.fstat(fd), fd)
+        if level.device != parent.device and not self._cross:
+            os.close(fd)
             if len(self._mounts) < MAX_UNREADABLE:
                 self._mounts.append(self._name_of(self._stack, name))
-            return
-        level = _Level(name, status, -1)
-        try:
-            level.fd = os.open(name, _FLAGS, dir_fd=parent.fd)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError:
-            self._stack.append(level)
-            self._note_unreadable(level)
             return
         self._stack.append(level)
         if len(self._stack) - self._closed > MAX_OPEN:
@@ -236,6 +228,20 @@ class Scanner:
         self._list(level)
         if self.clock() >= self._next_partial:
             self._tick()
+
+    def _count_closed(self, parent: _Level, name: str) -> None:
+        """Count a subfolder that may not be opened with its own blocks, as far as even these may be seen."""
+        try:
+            status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._note_unreadable(parent)
+            return
+        if stat.S_ISDIR(status.st_mode):  # else a symbolic link by now
+            level = _Level(name, status, -1)
+            self._note_unreadable(level)
+            self._stack.append(level)
 
     def _leave(self) -> None:
         """Take the finished folder off the stack and add its sums to its parent's."""
@@ -280,16 +286,17 @@ class Scanner:
 
     def _reopen(self, level: _Level) -> bool:
         """Open the last level of the stack from the root down, checking that each folder is still the same one."""
-        fd = paths.open_folder(self._path)
-        for below in self._stack[1:]:
-            above = fd
-            try:
-                fd = os.open(below.name, _FLAGS, dir_fd=above)
-            except OSError:
-                self._note_unreadable(level)
-                return False
-            finally:
-                os.close(above)
+        try:
+            fd = paths.open_folder(self._path)
+            for below in self._stack[1:]:
+                above = fd
+                try:
+                    fd = os.open(below.name, _FLAGS, dir_fd=above)
+                finally:
+                    os.close(above)
+        except (OSError, BadInput):
+            self._note_unreadable(level)
+            return False
         if not self._adopt(level, fd):
             self._note_unreadable(level)
             return False
