@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from services import atomic
-from services.drive.store import Copied, Entry, OnBytes, Source, Store, StoreStatus, parts
+from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, StoreStatus, parts
 from services.errors import BadInput, HybridError, StoreUnreachable
 
-INCOMING = "models/finetuned/.incoming"
 _BLOCK = 1 << 20
 _GONE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
@@ -68,17 +67,25 @@ class FolderStore(Store):
         """See ``Store.read_slot``."""
         return await self.read(f"{folder}/{id}.json")
 
+    async def walk(self, folder: str, first: str, follow: Callable[[str, bytes], str | None]) -> None:
+        """See ``Store.walk``: the whole way in one thread."""
+        place = self._at(folder)
+
+        def walk() -> None:
+            id: str | None = first
+            while id is not None and (data := _read(place.joinpath(*parts(f"{id}.json")))) is not None:
+                id = follow(id, data)
+
+        await self._run(str(place), walk)
+
     async def read(self, path: str) -> bytes | None:
         """See ``Store.read``."""
-        file = self._at(path)
+        return (await self.read_many([path]))[0]
 
-        def read() -> bytes | None:
-            try:
-                return file.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-
-        return await self._run(str(file), read)
+    async def read_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """See ``Store.read_many``: all in one thread."""
+        files = [self._at(path) for path in paths]
+        return await self._run(str(self.root), lambda: [_read(file) for file in files])
 
     async def write(self, path: str, data: bytes) -> None:
         """See ``Store.write``."""
@@ -219,6 +226,13 @@ class FolderStore(Store):
             unfinished=len(begun),
             unfinished_bytes=sum(f.stat().st_size for p in begun for f in p.rglob("*") if f.is_file()),
         )
+
+
+def _read(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _entry(found: os.DirEntry[str]) -> Entry:

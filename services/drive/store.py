@@ -15,6 +15,8 @@ import msgspec
 
 from services.errors import BadInput
 
+INCOMING = "models/finetuned/.incoming"  # where a version's bytes lie until its record is written
+
 OnBytes = Callable[[int, str], None]
 
 
@@ -90,9 +92,22 @@ class Store(ABC):
     async def read_slot(self, folder: str, id: str) -> bytes | None:
         """The slot's data, or None while it is empty. Never answers from a stale listing."""
 
+    async def walk(self, folder: str, first: str, follow: Callable[[str, bytes], str | None]) -> None:
+        """Read slots one after the other from ``first``: ``follow(id, data)`` names the next one, None to stop.
+
+        Stops at the first empty slot. ``follow`` must be quick and may be called from another thread.
+        """
+        id: str | None = first
+        while id is not None and (data := await self.read_slot(folder, id)) is not None:
+            id = follow(id, data)
+
     @abstractmethod
     async def read(self, path: str) -> bytes | None:
         """A small file's content, None when there is none."""
+
+    async def read_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """``read`` of each path, in their order."""
+        return [await self.read(path) for path in paths]
 
     @abstractmethod
     async def write(self, path: str, data: bytes) -> None:

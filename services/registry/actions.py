@@ -64,7 +64,7 @@ async def list_versions(ctx: Context, params: ListParams) -> Listing:
         Model(m, len(state.models[m]), state.aliases(m), sum(v.added.size_bytes for v in state.models[m]))
         for m in wanted
     )
-    versions = [await registry.version(state, m.model, n) for m in models for n in range(m.versions, 0, -1)]
+    versions = await registry.versions(state, [(m.model, n) for m in models for n in range(m.versions, 0, -1)])
     problems = (*((chain.damage,) if chain.damage else ()), *await view.edited(registry.store))
     where = f"{registry.store.label}: {registry.store.local('docs').removesuffix('/docs')}"
     return Listing(models, tuple(versions), len(chain.records), where, problems)
@@ -86,11 +86,9 @@ async def resolve(ctx: Context, model: str, version_or_alias: str | int = "") ->
     registry = open_registry(ctx.workspace)
     state, chain = await registry.read()
     number = find_version(state, model, str(version_or_alias) or "latest")
-    member = state.member(model, number)
-    assert member is not None
-    problems = (chain.damage,) if chain.damage else ()
-    found = await registry.version(state, model, number, warnings=problems)
-    return msgspec.structs.replace(found, path=str(await registry.store.fetch(await registry.place(member.added))))
+    [place] = await registry.places([state.models[model][number - 1].added])
+    found = await registry.version(state, model, number, warnings=(chain.damage,) if chain.damage else ())
+    return msgspec.structs.replace(found, path=str(await registry.store.fetch(place)))
 
 
 async def history(ctx: Context, params: HistoryParams) -> History:

@@ -12,8 +12,7 @@ from msgspec import Meta
 
 from services import formats
 from services.context import Context, Plan, Progress
-from services.drive.folder import INCOMING
-from services.drive.store import Copied
+from services.drive.store import INCOMING, Copied
 from services.errors import BadInput, HybridError
 from services.registry import manifest, names
 from services.registry.fold import State

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 from services import formats
+from services.drive.store import parts
+from services.errors import BadInput
 from services.registry import names
 from services.registry.records import Added, Moved, Record
 
@@ -127,6 +129,10 @@ def why_not(state: State, payload: Added | Moved | str) -> str:
     except ValueError as error:
         return str(error)
     if isinstance(payload, Added):
+        try:
+            parts(payload.path), parts(payload.staged)
+        except BadInput as error:
+            return str(error).rstrip(".")
         expected = len(state.models.get(payload.model, [])) + 1
         return "" if payload.version == expected else f"the next version is {expected}, not {payload.version}"
     return _why_not_moved(state, payload)

@@ -53,18 +53,24 @@ class Log:
     async def read(self) -> Chain:
         """The chain as it stands. A damaged or missing record ends it and sets ``damage``; never raises for content."""
         found: list[Record] = []
-        slot, prev = await self.store.first_id(FOLDER), ""
-        while (data := await self.store.read_slot(FOLDER, slot)) is not None:
+        slot, prev, damage = await self.store.first_id(FOLDER), "", ""
+
+        def follow(id: str, data: bytes) -> str | None:
+            nonlocal slot, prev, damage
             try:
-                record = records.decode(data, id=slot)
+                record = records.decode(data, id=id)
                 if record.prev != prev or record.seq != len(found):
                     raise DamagedRecord("it does not follow the record before it")
             except DamagedRecord as error:
-                return Chain(tuple(found), "", prev, f"The registry's record {self._file(slot)} is damaged: {error}.")
+                damage = f"The registry's record {self._file(id)} is damaged: {error}."
+                return None
             found.append(record)
             slot, prev = record.next, records.digest(data)
-        missing = await self._missing(found, slot)
-        return Chain(tuple(found), "" if missing else slot, prev, missing)
+            return slot
+
+        await self.store.walk(FOLDER, slot, follow)
+        damage = damage or await self._missing(found, slot)
+        return Chain(tuple(found), "" if damage else slot, prev, damage)
 
     async def append(self, decide: Callable[[Chain], Draft | Record]) -> Record:
         """Append the record that ``decide`` drafts from the chain as it stands, and return it as written.

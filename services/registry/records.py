@@ -104,6 +104,8 @@ def decode(data: bytes, *, id: str) -> Record:
         record = msgspec.json.decode(raw, type=Record)
     except msgspec.DecodeError as error:
         raise DamagedRecord(f"it lacks what a record needs ({error})") from None
+    if not 0 <= record.at < 1e11:
+        raise DamagedRecord("its time is impossible")
     if record.id != id:
         raise DamagedRecord(f"it is the record of another slot ({record.id})")
     return record

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from services.drive.open import open_store
-from services.drive.store import Store
+from services.drive.store import INCOMING, Store
 from services.errors import BadInput, HybridError, Refused, nearest
 from services.registry import manifest, names, view
-from services.registry.fold import State, fold, why_not
+from services.registry.fold import Member, State, fold, why_not
 from services.registry.log import Chain, Draft, Log, damaged
 from services.registry.records import Added, Moved, Record
 from services.registry.types import Version
@@ -81,28 +81,41 @@ class Registry:
         """
         try:
             state = await self.state()
-            for members in state.models.values():
+            staged = {f"{INCOMING}/{entry.name}" for entry in await self.store.list(INCOMING)}
+            for members in state.models.values() if staged else ():
                 for member in members:
-                    if await self.store.stat(member.added.staged) is not None:
+                    if member.added.staged in staged:
                         await self.store.rename(member.added.staged, member.added.path)
             return await view.refresh(self.log, state, self.state)
         except HybridError as error:
             return (f"Written, but the view for people could not be refreshed: {error}",)
 
-    async def place(self, added: Added) -> str:
-        """Where the version's folder lies in the store: at its final path when the manifest there is its own, else
+    async def places(self, added: Sequence[Added]) -> list[str]:
+        """Where each version's folder lies in the store: at its final path when the manifest there is its own, else
         where it was staged (a writer died between the record and the move, or a foreign folder has the name)."""
-        for path in (added.path, added.staged):
-            data = await self.store.read(f"{path}/{manifest.NAME}")
-            if data is not None and manifest.digest(data) == added.digest:
-                return path
-        return added.path
+        final = await self.store.read_many([f"{a.path}/{manifest.NAME}" for a in added])
+        found = [a.path for a in added]
+        astray = [i for i, data in enumerate(final) if data is None or manifest.digest(data) != added[i].digest]
+        staged = await self.store.read_many([f"{added[i].staged}/{manifest.NAME}" for i in astray])
+        for i, data in zip(astray, staged, strict=True):
+            if data is not None and manifest.digest(data) == added[i].digest:
+                found[i] = added[i].staged
+        return found
 
     async def version(self, state: State, model: str, number: int, *, warnings: tuple[str, ...] = ()) -> Version:
         """A version as actions return it. It must exist in ``state``."""
-        member = state.member(model, number)
-        assert member is not None
+        [found] = await self.versions(state, [(model, number)])
+        return msgspec.structs.replace(found, warnings=warnings)
+
+    async def versions(self, state: State, wanted: Sequence[tuple[str, int]]) -> list[Version]:
+        """Versions as actions return them, by (model, number). They must exist in ``state``."""
+        members = [state.models[model][number - 1] for model, number in wanted]
+        places = await self.places([m.added for m in members])
+        return [self._version(state, m, place) for m, place in zip(members, places, strict=True)]
+
+    def _version(self, state: State, member: Member, place: str) -> Version:
         added = member.added
+        model, number = added.model, added.version
         return Version(
             model=model,
             version=number,
@@ -115,14 +128,13 @@ class Registry:
             metrics=added.metrics,
             status=state.status(model, number),
             aliases=state.aliases_of(model, number),
-            path=self.store.local(await self.place(added)),
+            path=self.store.local(place),
             added_at=member.record.at,
             deployed_at=member.deployed_at,
             note=added.note,
             files=added.files,
             record=member.record.id,
             by=member.record.who,
-            warnings=warnings,
         )
 
 

@@ -261,3 +261,15 @@ async def test_a_registry_of_a_newer_format_can_be_read_but_not_written(tmp_path
     assert "does not know" in state.judged[-1].why
     with pytest.raises(Refused, match="newer hybrid-tui"):
         await registry.append("added", lambda s: added("banking", 2))
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc", "a/../../b", "a\nb"])
+async def test_a_foreign_version_outside_the_store_has_no_effect(tmp_path: Path, path: str) -> None:
+    registry = await _filled(tmp_path, 1)
+    chain = await registry.log.read()
+    hostile = msgspec.to_builtins(msgspec.structs.replace(added("banking", 2), path=path))
+    foreign = records.Record(1, chain.tail, "n", chain.prev, 2, "u", "w", 0.0, "added", hostile)
+    assert await registry.store.put_new(FOLDER, chain.tail, records.encode(foreign))
+    state = await registry.state()
+    assert len(state.models["banking"]) == 1
+    assert "not a path inside the store" in state.judged[-1].why
