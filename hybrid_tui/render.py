@@ -14,6 +14,7 @@ from services import formats
 _SHARES = {"accuracy", "macro_f1", "base_accuracy", "base_macro_f1", "adapter_accuracy", "adapter_macro_f1", "share"}
 _DIGESTS = {"sha256", "digest", "data_sha256"}
 _PLAIN_INTEGERS = {"version", "seed", "pid", "seq"}
+_TOO_LONG_FOR_A_CELL = {"restore", "title"}  # sentences; ``--json`` and the panel have them
 
 
 def renderable(result: Any) -> RenderableType:
@@ -38,7 +39,8 @@ def renderable(result: Any) -> RenderableType:
 def _table(title: str, rows: Any) -> RenderableType:
     if not rows:
         return Text("nothing")
-    names = [f.name for f in msgspec.structs.fields(rows[0]) if any(_present(getattr(r, f.name)) for r in rows)]
+    fields = [f.name for f in msgspec.structs.fields(rows[0]) if f.name not in _TOO_LONG_FOR_A_CELL]
+    names = [name for name in fields if any(_present(getattr(r, name)) for r in rows)]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in names:
         numeric = any(
