@@ -70,9 +70,9 @@ async def _follow(panel: HybridApp, name: str, params: msgspec.Struct) -> None:
         else:
             panel.notify(f"{name} is done.", markup=False)
 
-    work = asyncio.ensure_future(perform(panel, name, params, then=done, progress=lambda p: dialog.progress(p)))
-    dialog = RunDialog(name, work.cancel, keys=keymap.bindings("dialog"))
-    await panel.push_screen(dialog)
+    dialog = RunDialog(name, lambda: work.cancel(), keys=keymap.bindings("dialog"))
+    await panel.push_screen(dialog)  # first in its place, then the work: it may be done at once
+    work = asyncio.ensure_future(perform(panel, name, params, then=done, progress=dialog.progress))
     try:
         await work
     except HybridError as error:

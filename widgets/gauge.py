@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
 
 import msgspec
 from textual.content import Content
+from textual.geometry import Size
 from textual.reactive import reactive
 from textual.widget import Widget
 
 from services import formats
+from widgets.card import Card
 
 FULL, EMPTY = "━", "─"
 
@@ -48,18 +50,29 @@ def bar(share: float, width: int) -> tuple[str, str]:
     return FULL * filled, EMPTY * (width - filled)
 
 
-class Gauge(Widget):
-    """One line. Over budget is said by "▲" and in words, not by colour alone."""
+LABEL, FIGURES, VERDICT = 8, 20, 18
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"gauge--quiet", "gauge--full", "gauge--over", "gauge--verdict"}
-    DEFAULT_CSS = """
-    Gauge { height: 1; }
-    Gauge .gauge--quiet { color: $text-muted; }
-    Gauge .gauge--full { color: $primary; }
-    Gauge .gauge--over { color: $text-warning; text-style: bold; }
-    Gauge .gauge--verdict { color: $text-success; }
-    """
-    LABEL, FIGURES, VERDICT = 8, 20, 18
+
+def line(label: str, reading: Reading | None, width: int) -> Content:
+    """One meter in ``width`` cells. Over budget is said by "▲" and in words, not by colour alone."""
+    name = f"{label:<{LABEL}}"
+    if reading is None:
+        return Content.assemble(name, ("measuring…", "$foreground-muted"))
+    room = max(width - LABEL - FIGURES - VERDICT - 4, 4)
+    full, empty = bar(reading.share, room) if reading.share is not None else ("", " " * room)
+    return Content.assemble(
+        name,
+        (full, "bold $text-warning" if reading.over else "$primary"),
+        (empty, "$foreground-muted"),
+        f"  {reading.figures:>{FIGURES}}  ",
+        (f"▲ {reading.verdict}", "bold $text-warning") if reading.over else (f"✓ {reading.verdict}", "$text-success"),
+    )
+
+
+class Gauge(Widget):
+    """One meter, one line."""
+
+    DEFAULT_CSS = "Gauge { height: 1; }"
 
     reading: reactive[Reading | None] = reactive(None)
 
@@ -68,18 +81,27 @@ class Gauge(Widget):
         self.label = label
 
     def render(self) -> Content:
-        quiet = self.get_visual_style("gauge--quiet")
-        reading = self.reading
-        label = f"{self.label:<{self.LABEL}}"
-        if reading is None:
-            return Content.assemble(label, ("measuring…", quiet))
-        over = self.get_visual_style("gauge--over")
-        full_style = over if reading.over else self.get_visual_style("gauge--full")
-        verdict_style = over if reading.over else self.get_visual_style("gauge--verdict")
-        width = max(self.size.width - self.LABEL - self.FIGURES - self.VERDICT - 4, 4)
-        full, empty = bar(reading.share, width) if reading.share is not None else ("", " " * width)
-        mark = "▲" if reading.over else "✓"
-        return Content.assemble(
-            label, (full, full_style), (empty, quiet), f"  {reading.figures:>{self.FIGURES}}  ",
-            (f"{mark} {reading.verdict}", verdict_style),
-        )  # fmt: skip
+        return line(self.label, self.reading, self.size.width)
+
+
+class GaugeCard(Card):
+    """A titled box of meters, ``labels`` top to bottom."""
+
+    def __init__(self, title: str, labels: Sequence[str], *, id: str | None = None, loading: str = "Loading…") -> None:
+        super().__init__(title, id=id, loading=loading)
+        self.readings: dict[str, Reading | None] = dict.fromkeys(labels)
+
+    def content(self) -> Content:
+        return Content("\n").join([line(label, reading, self.size.width) for label, reading in self.readings.items()])
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        # A meter is drawn to the width it gets: never more than a line.
+        ready = self.state == "ready"
+        return len(self.readings) if ready else super().get_content_height(container, viewport, width)
+
+    def read(self, **readings: Reading) -> None:
+        """Take some meters' readings and show them."""
+        if self.state != "ready" or any(self.readings[label] != reading for label, reading in readings.items()):
+            self.readings |= readings
+            self._turn("ready", "")
+            self.refresh()

@@ -78,6 +78,8 @@ class PanelScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__(name=self.NAME)
+        # A new screen's widgets get the styles in force as they are made: without this Textual reads all of them again.
+        self._css_update_count = self.app._css_update_count
         self._was_shown = False
         self._timers_when_shown: list[Timer] = []
 

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 from textual.app import ComposeResult
-from textual.containers import Grid, VerticalScroll
+from textual.containers import Container, VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from hybrid_tui import keymap
 from hybrid_tui.screens.base import PanelScreen
 from services import formats
 from services.context import Progress
 from services.errors import HybridError
+from widgets.card import Card
 from widgets.columns import Cell, columns
-from widgets.gauge import Gauge, Reading, bar
-from widgets.status import Section
+from widgets.gauge import GaugeCard, Reading, bar
 
 if TYPE_CHECKING:
     from services.registry.types import Listing, Version
@@ -46,12 +45,12 @@ class OverviewScreen(PanelScreen):
         self._known: set[str] = set()
 
     def body(self) -> ComposeResult:
-        with VerticalScroll(can_focus=False), Grid(id="overview-grid"):
-            yield Section("Disk", Gauge("Used", id="used"), Gauge("Caches", id="caches"), Gauge("Free", id="free"),
-                          id="disk", loading="Reading the disk…")  # fmt: skip
-            yield Section("Deployed", Static(), id="deployed", loading="Reading the registry…")
-            yield Section("Running", Static(), id="running", loading="Reading the runs…")
-            yield Section("Due", Static(), id="due", loading="Waiting for the others…")
+        with VerticalScroll(can_focus=False):
+            yield GaugeCard("Disk", ("Used", "Caches", "Free"), id="disk", loading="Reading the disk…")
+            with Container(id="models"):
+                yield Card("Deployed", id="deployed", loading="Reading the registry…")
+                yield Card("Running", id="running", loading="Reading the runs…")
+            yield Card("Due", id="due", loading="Waiting for the others…")
 
     def first_shown(self) -> None:
         self.action_refresh()
@@ -88,39 +87,34 @@ class OverviewScreen(PanelScreen):
                   failed=lambda e: self._show_error("running", e))  # fmt: skip
 
     def _show_error(self, box: str, error: HybridError) -> None:
-        self.query_one(f"#{box}", Section).error(str(error), error.hint)
+        self.query_one(f"#{box}", Card).error(str(error), error.hint)
         self._know(box)
 
     def _show_usage(self, usage: DiskUsage) -> None:
         self._usage = usage
-        self.query_one("#disk", Section).ready()
-        used, budget, least = usage.used_bytes, usage.budget_bytes, usage.min_free_bytes
-        self.query_one("#used", Gauge).reading = _budget(used, budget)
-        short = usage.free_bytes < least
-        verdict = f"{formats.size(least - usage.free_bytes)} short" if short else "enough"
-        self.query_one("#free", Gauge).reading = Reading(
-            None, f"{formats.size(usage.free_bytes)}, min {formats.size(least)}", verdict, short
+        self.query_one("#disk", GaugeCard).read(
+            Used=Reading.of_budget(usage.used_bytes, usage.budget_bytes),
+            Free=Reading.of_reserve(usage.free_bytes, usage.min_free_bytes),
         )
         self._know("disk")
 
     def _show_caches(self, caches: Caches) -> None:
         self._caches = caches
-        reading = _budget(caches.total_bytes, caches.budget_bytes)
-        self.query_one("#caches", Gauge).reading = reading
+        self.query_one("#disk", GaugeCard).read(Caches=Reading.of_budget(caches.total_bytes, caches.budget_bytes))
         if caches.complete:
             self._know("caches")
 
     def _show_caches_error(self, error: HybridError) -> None:
-        self.query_one("#caches", Gauge).reading = Reading(None, "", str(error), over=True)
+        self.query_one("#disk", GaugeCard).read(Caches=Reading(None, formats.MISSING, "not readable", over=True))
+        self.panel.toast(error)
         self._know("caches")
 
     def _show_listing(self, listing: Listing) -> None:
         self._listing = listing
-        box = self.query_one("#deployed", Section)
+        box = self.query_one("#deployed", Card)
         deployed = [v for v in listing.versions if "deployed" in v.aliases]
         if deployed:
-            box.query_one(".section--content", Static).update(_deployed(deployed, self.panel.clock()))
-            box.ready()
+            box.show(_deployed(deployed, self.panel.clock()))
         elif listing.versions:
             box.empty("Nothing is deployed.", f"{len(listing.versions)} registered: see 3 Registry.")
         else:
@@ -134,11 +128,10 @@ class OverviewScreen(PanelScreen):
         from services.runs.types import FINISHED
 
         self._runs = found
-        box = self.query_one("#running", Section)
+        box = self.query_one("#running", Card)
         active = [run for run in found if run.phase not in FINISHED]
         if active:
-            box.query_one(".section--content", Static).update(_running(active))
-            box.ready()
+            box.show(_running(active))
         elif found:
             box.empty("Nothing is running.", f"Last: {_last(found[0], self.panel.clock())}")
         else:
@@ -149,7 +142,7 @@ class OverviewScreen(PanelScreen):
         from hybrid_tui.due import due
 
         self._known.add(what)
-        box = self.query_one("#due", Section)
+        box = self.query_one("#due", Card)
         found = due(self._usage, self._caches, self._listing, self._runs, now=self.panel.clock())
         if found:
             mark = ("▲ ", "bold $text-warning")
@@ -158,17 +151,9 @@ class OverviewScreen(PanelScreen):
             ]
             if len(found) > ROWS:
                 rows.append(Content.styled(f"and {len(found) - ROWS} more", "$foreground-muted"))
-            box.query_one(".section--content", Static).update(Content("\n").join(rows))
-            box.ready()
+            box.show(Content("\n").join(rows))
         elif {"disk", "caches", "registry", "running"} <= self._known:
             box.empty("✓ Nothing.")
-
-
-def _budget(used: int, budget: int) -> Reading:
-    over = used > budget
-    verdict = f"{formats.size(used - budget)} over" if over else "within budget"
-    share = used / budget if budget else float(used > 0)
-    return Reading(share, f"{formats.size(used)} of {formats.size(budget)}", verdict, over)
 
 
 def _deployed(versions: Sequence[Version], now: float) -> Content:
