@@ -88,7 +88,7 @@ async def generate(ctx: Context, params: GenerateParams) -> DatasetInfo | Plan:
         await asyncio.wait({work})
         raise
     if ctx.dry_run:
-        return await asyncio.to_thread(store.plan, ctx, "data.generate", info)
+        return await asyncio.to_thread(store.plan, ctx, "data.generate", info, rows)
     return await asyncio.to_thread(store.write, ctx, "data.generate", info, rows)
 
 

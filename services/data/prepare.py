@@ -55,7 +55,7 @@ async def prepare(ctx: Context, params: PrepareParams) -> DatasetInfo | Plan:
     ctx.report(Progress("read", note=params.source))
     info, rows = await asyncio.to_thread(build, ctx.workspace.root, params)
     if ctx.dry_run:
-        return await asyncio.to_thread(store.plan, ctx, "data.prepare", info)
+        return await asyncio.to_thread(store.plan, ctx, "data.prepare", info, rows)
     ctx.report(Progress("write", total=sum(info.counts.values()), unit="rows"))
     return await asyncio.to_thread(store.write, ctx, "data.prepare", info, rows)
 

@@ -22,6 +22,8 @@ from services.workspace import Workspace
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 INFO = "dataset.json"
+_ASIDE = ".old.tmp"
+_STALE_SECONDS = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Rows = Mapping[Split, Sequence[Row]]
@@ -90,7 +92,7 @@ def write(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> DatasetIn
         old = _same(folder, info)
         if old is not None:
             return old
-        ctx.approve(plan(ctx, action, info))
+        ctx.approve(plan(ctx, action, info, rows))
     ctx.workspace.ensure_state()
     try:
         ctx.workspace.datasets.mkdir(parents=True, exist_ok=True)
@@ -105,19 +107,22 @@ def write(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> DatasetIn
     return load_info(folder)
 
 
-def plan(ctx: Context, action: str, info: DatasetInfo) -> Plan:
+def plan(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> Plan:
     """What ``write`` would do with ``info``."""
     folder = ctx.workspace.datasets / check_name(info.name)
-    rows = f"{sum(info.counts.values())} rows ({', '.join(f'{info.counts[s]} {s}' for s in SPLITS)})"
+    size = sum(len(encode(rows[split])) for split in SPLITS)
+    what = f"{sum(info.counts.values())} rows ({', '.join(f'{info.counts[s]} {s}' for s in SPLITS)})"
     if not folder.exists():
-        return Plan(action, f"store {rows} as the dataset '{info.name}'", (f"write {folder}",))
+        return Plan(action, f"store {what} as the dataset '{info.name}'", (f"write {folder}",), 0, size)
     if _same(folder, info) is not None:
-        return Plan(action, f"nothing: the dataset '{info.name}' holds exactly these {rows} already")
+        return Plan(action, f"nothing: the dataset '{info.name}' holds exactly these {what} already")
     return Plan(
         action,
-        f"a different dataset called '{info.name}' exists already; a yes replaces it by {rows}, "
+        f"a different dataset called '{info.name}' exists already; a yes replaces it by {what}, "
         "another name=… keeps both",
         (f"delete {folder}", f"write {folder}"),
+        sum(path.stat().st_size for path in folder.glob("*") if path.is_file()),
+        size,
     )
 
 
@@ -134,6 +139,9 @@ def _same(folder: Path, info: DatasetInfo) -> DatasetInfo | None:
 
 @contextlib.contextmanager
 def _temporary(parent: Path, name: str) -> Iterator[Path]:
+    for left in parent.glob(".*.tmp"):  # by a process that was killed; ".old.tmp" holds a replaced dataset and stays
+        if not left.name.endswith(_ASIDE) and time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=parent))
     folder.chmod(0o755)
     try:
@@ -144,7 +152,7 @@ def _temporary(parent: Path, name: str) -> Iterator[Path]:
 
 def _put(new: Path, folder: Path) -> None:
     """Rename ``new`` to ``folder``; an old one there steps aside first and is removed last."""
-    aside = new.with_name(new.name.removesuffix(".tmp") + ".old.tmp")
+    aside = new.with_name(new.name.removesuffix(".tmp") + _ASIDE)
     if folder.exists():
         folder.rename(aside)
     try:

