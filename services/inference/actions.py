@@ -27,9 +27,7 @@ class _Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     stop: Annotated[tuple[str, ...], Meta(description="Texts that end the answer.")] = ()
     mode: Annotated[
         Literal["auto", "chat", "task"],
-        Meta(
-            description="chat: the model's chat template; task: the prompt its adapter was trained with; auto: task if it has one."
-        ),
+        Meta(description="chat: its chat template; task: the prompt it was trained with; auto: task if it has one."),
     ] = "auto"
     constrain: Annotated[bool, Meta(description="A classifier answers only with one of its labels.")] = True
 
@@ -107,6 +105,7 @@ async def evaluate(ctx: Context, params: EvaluateParams) -> EvaluationResult:
     return EvaluationResult(
         model=subject.label, data=info.name, split=params.split, accuracy=data.get("accuracy"),
         macro_f1=data.get("macro_f1"), rows=data["rows"], seconds=data["seconds"], data_sha256=info.sha256,
+        perplexity=data.get("perplexity"),
     )  # fmt: skip
 
 

@@ -96,7 +96,10 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class EvaluationResult(msgspec.Struct, frozen=True):
-    """Shares are of one. ``rows`` that were answered, in ``seconds`` without starting and loading."""
+    """Shares are of one. ``rows`` that were answered, in ``seconds`` without starting and loading.
+
+    ``macro_f1`` is None for free answers, whose ``accuracy`` is exact match; ``perplexity`` is None for labels.
+    """
 
     model: str
     data: str
@@ -106,3 +109,4 @@ class EvaluationResult(msgspec.Struct, frozen=True):
     rows: int
     seconds: float
     data_sha256: str = ""
+    perplexity: float | None = None

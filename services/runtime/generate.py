@@ -88,7 +88,10 @@ class Pieces:
 
 @dataclass
 class Stops:
-    """Cuts a text, which comes in pieces, before the first of ``stop``; holds back what may become one."""
+    """Cuts a text, which comes in pieces, before the first of ``stop`` that is complete.
+
+    Holds back what may become one. The result does not depend on how the text is split into pieces.
+    """
 
     stop: tuple[str, ...]
     hit: bool = False
@@ -97,10 +100,10 @@ class Stops:
     def add(self, piece: str) -> str:
         """The part of the text so far that is now certain to stay."""
         self._held += piece
-        found = [at for word in self.stop if word and (at := self._held.find(word)) >= 0]
+        found = [(at + len(word), at) for word in self.stop if word and (at := self._held.find(word)) >= 0]
         if found:
             self.hit = True
-            text, self._held = self._held[: min(found)], ""
+            text, self._held = self._held[: min(found)[1]], ""
             return text
         keep = max((self._overlap(word) for word in self.stop), default=0)
         cut = len(self._held) - keep
@@ -139,9 +142,12 @@ def generate(
     sampling: Sampling,
     emit: Callable[[str], None],
     stopped: Callable[[], bool],
+    *,
+    trim: bool = False,
 ) -> Generated:
     """Answer the prompt ``ids``; ``emit`` gets each new piece of text, ``stopped`` is asked before every token.
 
+    ``trim`` leaves out white space before the answer's first word, which a task's answers begin with.
     Ends at an end-of-text token, a stop string, ``max_tokens`` or the model's last position. Raises BadInput when the
     prompt alone is longer than the model's positions.
     """
@@ -151,6 +157,7 @@ def generate(
     text: list[str] = []
 
     def give(piece: str) -> None:
+        piece = piece.lstrip() if trim and not text else piece
         if piece:
             text.append(piece)
             emit(piece)

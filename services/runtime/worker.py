@@ -101,8 +101,11 @@ class Holder:
         adapter = None if subject.adapter is None else (subject.adapter, _stamp(Path(subject.adapter)))
         if adapter != self._adapter:
             begun = time.monotonic()
-            self._adapter = None
-            self._engine.use(None if subject.adapter is None else Path(subject.adapter))
+            try:
+                self._engine.use(None if subject.adapter is None else Path(subject.adapter))
+            except Exception:
+                self.drop()  # which adapter is in the weights now is not certain
+                raise
             self._adapter = adapter
             loading(f"switched to {subject.label}", time.monotonic() - begun)
         return self._engine, self._tokenizer
@@ -206,11 +209,29 @@ class Worker:
             if answer.text:
                 emit(answer.text)
         else:
-            answer = generate.generate(engine, tokenizer, ids, sampling, emit, stopped)
+            answer = generate.generate(engine, tokenizer, ids, sampling, emit, stopped, trim=not request.messages)
         return dataclasses.asdict(answer)
 
     def _evaluate(self, request: Request, subject: Subject) -> dict[str, Any]:
-        raise NotImplementedError
+        """Opens the model in its own way, for many rows at a time; ours makes room for it first."""
+        from services.runtime.evaluation import evaluate_dataset
+
+        self._holder.drop()
+        self._say(Reply(request.id, "loading", {"stage": f"loading {subject.label}", "seconds": 0.0}))
+
+        def progress(done: int, total: int, accuracy: float) -> None:
+            self._say(Reply(request.id, "progress", {"done": done, "total": total, "accuracy": accuracy}))
+
+        found = evaluate_dataset(
+            subject.model,
+            None if subject.adapter is None else Path(subject.adapter),
+            Path(request.data),
+            split=request.split,
+            limit=request.limit,
+            progress=progress,
+            stopped=lambda: request.id in self.cancelled,
+        )
+        return {**msgspec.structs.asdict(found), "text": ""}
 
 
 def rss_bytes() -> int:
