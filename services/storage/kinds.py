@@ -52,9 +52,9 @@ def _pip(environ: Environment, home: Path) -> Path:
     if value := environ.get("PIP_CACHE_DIR"):
         return _path(value, home)
     file = environ.get("PIP_CONFIG_FILE")
-    # The first that sets it wins: pip reads these from the last to the first, later ones overriding.
-    files = [Path(file)] if file else []
-    files += [_config(environ, home) / "pip" / "pip.conf", home / ".pip" / "pip.conf", Path("/etc/pip.conf")]
+    # The first that sets it wins. A file that the variable names takes the place of the user's own.
+    user = [_config(environ, home) / "pip" / "pip.conf", home / ".pip" / "pip.conf"]
+    files = [*([Path(file)] if file and Path(file).exists() else user), Path("/etc/pip.conf")]
     for candidate in files if file != os.devnull else []:
         if value := _ini(candidate, "cache-dir", sections=("install", "global")):
             return _path(value, home)
