@@ -114,7 +114,8 @@ def _columns(data: table.Table, params: PrepareParams) -> tuple[str, str]:
                 )
             found.append(given if given in data.columns else by_name[given.lower()])
             continue
-        match = next((by_name[word] for word in known if word in by_name and by_name[word] not in found), None)
+        other = {*found, by_name.get(params.label.lower())}
+        match = next((by_name[word] for word in known if word in by_name and by_name[word] not in other), None)
         if match is None:
             what = "texts" if parameter == "text" else "labels or answers"
             raise BadInput(
@@ -128,7 +129,8 @@ def _columns(data: table.Table, params: PrepareParams) -> tuple[str, str]:
 
 
 def _listed(columns: Sequence[str]) -> str:
-    shown = [column if len(column) <= 40 else column[:39] + "…" for column in columns[:12]]
+    plain = [" ".join(column.split()) for column in columns[:12]]
+    shown = [column if len(column) <= 40 else column[:39] + "…" for column in plain]
     more = [f"and {len(columns) - 12} more"] if len(columns) > 12 else []
     return ", ".join([*(f"'{column}'" for column in shown), *more])
 
@@ -239,11 +241,18 @@ def _check(source: Path, task: Task, rows: Sequence[Row], splits: dict[Split, li
     unseen = sorted({row.answer for row in splits["test"]} - {row.answer for row in splits["train"]})
     if unseen:
         warnings.append(f"{len(unseen)} labels occur in the test but not in train: {_listed(unseen)}.")
-    every = {row.answer for part in splits.values() for row in part}
-    same = Counter(prompts.label_words(label).casefold() for label in every)
-    if max(same.values()) > 1:
-        raise BadInput(
-            f"{source.name} has labels that differ only in case, underscores or spaces, such as "
-            f"'{same.most_common(1)[0][0]}'.",
-            hint="Write them in one way.",
-        )
+    _check_spelling(source, {row.answer for part in splits.values() for row in part}, warnings)
+
+
+def _check_spelling(source: Path, labels: set[str], warnings: list[str]) -> None:
+    """Labels must differ as the model writes them, as words; that they differ in case alone is worth a word."""
+    spelled: dict[str, str] = {}
+    folded: dict[str, str] = {}
+    for label in sorted(labels):
+        words = prompts.label_words(label)
+        if (other := spelled.setdefault(words, label)) != label:
+            raise BadInput(
+                f"{source.name}: the labels '{other}' and '{label}' are the same words.", hint="Write them in one way."
+            )
+        if (other := folded.setdefault(words.casefold(), label)) != label:
+            warnings.append(f"The labels '{other}' and '{label}' differ in case alone.")

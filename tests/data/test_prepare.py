@@ -67,6 +67,19 @@ def test_columns_can_be_named_and_unused_ones_are_reported(tmp_path):
     assert info.checks["missing_values"] == 0
 
 
+def test_a_label_column_that_is_usually_the_text_can_be_named(tmp_path):
+    source = _file(tmp_path, _csv(_many(), "sentence,question"))
+    _, splits = build(tmp_path, PrepareParams(source, label="question"))
+    assert _all(splits) == set(_many())
+
+
+def test_labels_that_differ_in_case_alone_are_kept_and_warned_about(tmp_path):
+    rows = [(text, "Odd" if n == 3 else label) for n, (text, label) in enumerate(_many())]
+    info, _ = build(tmp_path, PrepareParams(_file(tmp_path, _csv(rows))))
+    assert info.labels == ("Odd", "even", "odd")
+    assert any("'Odd' and 'odd' differ in case alone" in warning for warning in info.warnings)
+
+
 def test_jsonl_with_numbers_as_labels_and_odd_separators(tmp_path):
     rows = [{"query": f"line\u2028{n}", "label": n % 3, "extra": [1]} for n in range(15)]
     content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
@@ -125,7 +138,7 @@ _BAD = [
     ("a\nb\n", "data.csv", {}, r"no column that is known to hold texts; its columns: 'a'"),
     ("text,foo\na,b\n", "data.csv", {}, r"known to hold labels or answers; its columns: 'text', 'foo'"),
     ("text,label\na,b\n", "data.csv", {"label": "lable"}, r"no column 'lable'; did you mean 'label'"),
-    ("text,label\na,b\n", "data.csv", {"label": "text"}, r"the same column"),
+    ("text,label\na,b\n", "data.csv", {"text": "text", "label": "text"}, r"the same column"),
     ("text,text,label\na,b,c\n", "data.csv", {}, r"two columns called 'text'"),
     ("", "data.csv", {}, r"is empty"),
     (" \n\n", "data.jsonl", {}, r"is empty"),
@@ -140,12 +153,13 @@ _BAD = [
     ("text,label\na,x\nI pay, but no,y\n", "data.csv", {}, r"line 3 has 3 fields where the header has 2"),
     ('{"text":"a","label":"x"}\n{"text":\n', "data.jsonl", {}, r"line 2 is not JSON"),
     ('{"text":"a","label":"x"}\n[1]\n', "data.jsonl", {}, r"line 2 is list, not a JSON object"),
+    ('{"text":"\\ud800","label":"x"}\n', "data.jsonl", {}, r"line 1 is not JSON"),
     ('[{"text":"a","label":"x"}]', "data.json", {}, r"one JSON array"),
     (
-        "text,label\n" + "".join(f"{n},{'a_b' if n % 2 else 'A b'}\n" for n in range(9)),
+        "text,label\n" + "".join(f"{n},{'a_b' if n % 2 else 'a b'}\n" for n in range(9)),
         "data.csv",
         {},
-        r"differ only in case",
+        r"are the same words",
     ),
     (_csv(_many()), "data.csv", {"name": "../x"}, r"can't name a dataset"),
     (_csv(_many()), "data.csv", {"test_file": "nowhere.csv"}, r"There is no file .*nowhere\.csv"),
