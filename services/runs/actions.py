@@ -155,10 +155,12 @@ _RESUME = "train.resume goes on from its last checkpoint; log.txt in its folder 
 
 def _progress(seen: RunView) -> Progress:
     words = [seen.note] if seen.note else []
+    if seen.phase != "running":  # what is known of the attempt before says nothing about this one
+        return Progress(seen.phase, seen.step, seen.total_steps, "steps", seen.note)
     if seen.metrics.get("loss") is not None:
         words.append(f"loss {formats.number(seen.metrics['loss'])}")
     if seen.metrics.get("tokens_s") is not None:
         words.append(formats.rate(seen.metrics["tokens_s"], "tokens"))
-    if seen.eta_s is not None:
+    if seen.eta_s:
         words.append(f"{formats.duration(seen.eta_s)} left")
     return Progress(seen.phase, seen.step, seen.total_steps, "steps", ", ".join(words))

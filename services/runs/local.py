@@ -62,7 +62,7 @@ def resume(run_dir: Path) -> int:
     """
     _wait_for_last_breath(run_dir)
     seen = read(run_dir)
-    if seen.link == "live":
+    if is_alive(run_dir, newest_attempt(run_dir)):
         raise Refused(
             f"Run {seen.id} is {seen.phase}; only a run that ended can be resumed.", hint="train.cancel first."
         )
@@ -168,7 +168,7 @@ def _not_started(run_dir: Path, error: OSError | HybridError) -> HybridError:
 
 def _require_live(run_dir: Path, what: str) -> None:
     seen = read(run_dir)
-    if seen.link != "live" or seen.phase in FINISHED:
+    if seen.phase in FINISHED:
         raise Refused(f"Run {seen.id} is {seen.phase}; there is nothing to {what}.", hint=seen.hint)
 
 

@@ -140,7 +140,7 @@ def view(run: RunSpec, run_dir: Path, state: Fold, *, attempt: int, alive: bool)
     return RunView(
         id=run.id,
         phase=phase,
-        link="live" if alive else "none",
+        link="live" if alive and phase not in FINISHED else "none",
         attempt=attempt,
         created_at=run.created_at,
         started_at=state.started_at if begun else None,

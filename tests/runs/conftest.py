@@ -29,7 +29,8 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 def ended(run_dir: Path) -> RunView:
     """The run once it has ended and nothing of it lives."""
-    until(lambda: view.read(run_dir).phase in FINISHED and view.read(run_dir).link == "none")
+    until(lambda: view.read(run_dir).phase in FINISHED)
+    until(lambda: not view.is_alive(run_dir, view.newest_attempt(run_dir)))
     return view.read(run_dir)
 
 

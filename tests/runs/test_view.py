@@ -71,7 +71,7 @@ def test_the_fold_of_any_prefix_is_consistent(history: list[Event], data: st.Dat
         assert (seen.phase in FINISHED) == (ended or not alive)
         assert (seen.phase == "lost") == (not ended and not alive)
         assert (seen.ended_at is not None) == ended
-        assert seen.link == ("live" if alive else "none")
+        assert seen.link == ("live" if alive and not ended else "none")
         assert isinstance(seen.step, int) and (seen.total_steps is None or isinstance(seen.total_steps, int))
         assert all(value is None or math.isfinite(value) for value in [*seen.metrics.values(), *seen.results.values()])
 
