@@ -84,9 +84,9 @@ class RunFeed:
         for news in found:
             changed |= bool(news.events or news.log) or news.view != self.view
             self.view, self.behind = news.view, news.behind
+            self._add_log(news.log)
             for event in news.events:
                 self._take(event)
-            self._add_log(news.log)
         return changed
 
     def log_since(self, lines: int) -> list[str]:

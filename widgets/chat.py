@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 _FLUSH_SECONDS = 0.1
 _BLOCK_CHARS = 2_000
-_MOST_TURNS = 200
+_MOST_TURNS = 60
 
 
 class Answer(Vertical):
@@ -96,7 +96,7 @@ def _cut(text: str, start: int) -> int | None:
 class Conversation(VerticalScroll):
     """The turns with one model, newest at the bottom; it keeps the end in view while the reader is there.
 
-    The oldest turns are dropped beyond 200.
+    The oldest turns are dropped beyond 60.
     """
 
     DEFAULT_CSS = """
@@ -114,9 +114,6 @@ class Conversation(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         yield self._empty
-
-    def on_mount(self) -> None:
-        self.anchor()
 
     @property
     def answers(self) -> list[Answer]:

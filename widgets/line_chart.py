@@ -24,7 +24,8 @@ from widgets.series import Point, Series
 
 MARKS = "●■▲◆▼★"
 _NARROWEST = 12
-_FEW_POINTS = 12
+_FEW_POINTS = 12  # so few are marked one by one
+_SMOOTHED_POINTS = 40
 
 
 class LineChart(Widget):
@@ -192,11 +193,11 @@ class LineChart(Widget):
                 slot = self._slots[one.name]
                 parts.append(Segment(f"{MARKS[slot % len(MARKS)]} ", self._series_style(slot)))
                 parts.append(Segment(f"{_printable(one.name)} {formats.number(one.last)}  ", self._style("legend")))
-        notes = [n for n, on in (("log y", self.log_y), (f"smoothed {self.smoothing:g}", self.smoothing > 0)) if on]
+        notes = [n for n, on in (("log y", self.log_y), (f"EMA {self.smoothing:g}", self.smoothing > 0)) if on]
         if self._width is not None:
             low, high = self.view()
-            held = "" if self.following else ", held"
-            notes.append(f"{self.unit} {formats.count(low)} to {formats.count(high)}{held}")
+            held = "" if self.following else " held"
+            notes.append(f"{formats.count(low)}–{formats.count(high)}{held}")
         right = Segment(" · ".join(notes), self._style("axis"))
         free = width - sum(cell_len(p.text) for p in parts) - cell_len(right.text)
         if free >= 0:
@@ -207,7 +208,7 @@ class LineChart(Widget):
         with_x = height >= 5
         rows = height - 2 if with_x else height
         low, high = self.view()
-        pieces = {s: s.segments(low, high, 2 * width, self.smoothing) for s in self._series}
+        pieces = {s: s.segments(low, high, 2 * width, self._weight(s)) for s in self._series}
         y_scale = Scale.around((y for parts in pieces.values() for p in parts for _, y in p), log=self.log_y)
         ticks = y_scale.ticks(max(rows // 2, 1))
         names = labels(ticks)
@@ -221,6 +222,10 @@ class LineChart(Widget):
         at_row = {_row(y_scale.at(t), rows): n for t, n in zip(ticks, names, strict=True)}
         strips = [self._plot_row(dots, row, gutter, at_row.get(row)) for row in range(rows)]
         return strips + (self._x_axis(x_scale, gutter, dots.columns) if with_x else [])
+
+    def _weight(self, one: Series) -> float:
+        """Few points are drawn as they are: an average of them would lag far behind."""
+        return self.smoothing if len(one) >= _SMOOTHED_POINTS else 0.0
 
     def _curve(self, dots: Dots, pieces: list[list[Point]], x_scale: Scale, y_scale: Scale, slot: int) -> None:
         points = list[tuple[float, float]]()

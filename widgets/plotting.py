@@ -53,7 +53,7 @@ class Scale:
     def _steps(self, most: int) -> list[float]:
         span = self.high / 2 - self.low / 2
         rough = span / max(most, 1) * 2
-        if not rough > 1e-290:
+        if not 1e-290 < rough < 1e290:  # a step would be 0 or infinite
             return []
         power = 10.0 ** math.floor(math.log10(rough))
         for factor in (1, 2, 5, 10, 20, 50):

@@ -203,7 +203,10 @@ class TrainingScreen(PanelScreen):
         new = feed.log_since(self._logged)
         self._logged = feed.log_lines
         if new:
-            log.write_lines(new)
+            at_end = log.is_vertical_scroll_end
+            log.write_lines(new, scroll_end=False)
+            if at_end:  # after the layout: the box may just have come into view
+                self.call_after_refresh(log.scroll_end, animate=False, x_axis=False)
         elif not log.line_count:
             self.query_one("#log-box", Section).empty("The run has written nothing yet.")
 
