@@ -112,6 +112,13 @@ async def test_h_turns_to_home_and_back(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: names(pilot)[:1] == ["models/"])
 
 
+async def test_a_click_chooses_and_a_second_one_opens(pilot: Pilot[None]) -> None:
+    await pilot.click("#folder-list", offset=(20, 2))
+    await until(pilot, lambda: folders(pilot).row and folders(pilot).row.name == "notes [v1]/")
+    await pilot.click("#folder-list", offset=(20, 2), times=2)
+    await until(pilot, lambda: names(pilot)[:1] == ["text"])
+
+
 async def test_l_lists_the_largest_folders_at_any_depth(pilot: Pilot[None]) -> None:
     await pilot.press("l")
     await until(pilot, lambda: names(pilot)[:2] == ["models/base/", "notes [v1]/"])

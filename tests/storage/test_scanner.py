@@ -213,7 +213,7 @@ def test_trees_deeper_than_a_path_may_be_long_or_descriptors_may_be_open(tmp_pat
 
 
 def test_files_and_folders_may_come_and_go_during_the_scan(tmp_path: Path) -> None:
-    for folder in range(300):
+    for folder in range(200):
         (tmp_path / f"d{folder}" / "x").mkdir(parents=True)
         for file in range(5):
             (tmp_path / f"d{folder}" / f"f{file}").write_bytes(b"x" * 100)
@@ -224,7 +224,7 @@ def test_files_and_folders_may_come_and_go_during_the_scan(tmp_path: Path) -> No
 
     def churn() -> None:
         started.wait()
-        for folder in range(300):
+        for folder in range(200):
             shutil.rmtree(tmp_path / f"d{folder}")
             (tmp_path / f"d{folder}").symlink_to("/")  # an entrance to all of the disk
 
@@ -300,9 +300,9 @@ print(inside.total_bytes, across.total_bytes, *inside.other_mounts, *across.othe
 
 
 def test_results_so_far_grow_to_the_final_one(tmp_path: Path) -> None:
-    for folder in range(60):
+    for folder in range(30):
         (tmp_path / f"d{folder}").mkdir()
-        for file in range(100):
+        for file in range(20):
             (tmp_path / f"d{folder}" / str(file)).write_bytes(b"x")
     parts: list[Scan] = []
     scanner = Scanner(str(tmp_path), on_partial=parts.append)
@@ -346,14 +346,14 @@ def test_a_cancelled_scan_stops_and_says_that_it_is_not_complete(tmp_path: Path)
 
 
 def test_one_folder_of_many_files_can_be_cancelled_too(tmp_path: Path) -> None:
-    for index in range(5000):
+    for index in range(2500):
         (tmp_path / str(index)).touch()
     stop = threading.Event()
     scanner = Scanner(str(tmp_path), on_partial=lambda _: stop.set(), cancelled=stop)
     scanner.clock = iter(range(1_000_000)).__next__
     result = scanner.run()
     assert not result.complete
-    assert result.files < 5000
+    assert result.files < 2500
 
 
 def test_a_path_that_is_no_readable_folder_is_bad_input(tmp_path: Path) -> None:
