@@ -157,12 +157,12 @@ def _why_not_moved(state: State, move: Moved) -> str:
 
 def moved_meanwhile(state: State, model: str, alias: str, expected: int) -> str:
     """The sentence for a writer whose belief about an alias is out of date: who moved it, when and where to."""
-    believed = f"not to {expected}" if expected else "while it was expected to point nowhere"
+    believed = f"it was expected to point to {expected or 'nothing'}"
     last = state.last.get((model, alias))
     if last is None:
-        return f"{model}@{alias} points nowhere yet, {believed}"
+        return f"{model}@{alias} points nowhere yet; {believed}"
     when = formats.moment(last.record.at)
-    return f"{model}@{alias} was moved to {last.version} by {last.record.who} at {when}, {believed}"
+    return f"{model}@{alias} was moved to {last.version} by {last.record.who} at {when}; {believed}"
 
 
 def _obey(state: State, record: Record, payload: Added | Moved | str) -> None:

@@ -53,7 +53,9 @@ def inspect(folder: Path, *, base_model: str = "", note: str = "") -> Candidate:
         _json(folder / n) for n in ("metadata.json", "benchmark.json", "adapter_config.json")
     )
     base = base_model or _text(metadata.get("base_model")) or _text(adapter.get("base_model_name_or_path"))
-    metrics = {**_scalars(benchmark.get("metrics", benchmark)), **_scalars(metadata.get("metrics"))}
+    metrics = {**_scalars(benchmark.get("metrics")), **_scalars(metadata.get("metrics"))}
+    if not metrics:  # a benchmark.json of plain figures, with nothing more telling beside it
+        metrics = {k: v for k, v in _scalars(benchmark).items() if not isinstance(v, str)}
     date = _text(metadata.get("training_date"))
     made = {}
     if "metadata.json" not in names:

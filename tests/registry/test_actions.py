@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from pathlib import Path
@@ -87,6 +88,26 @@ async def test_what_a_folder_lacks_is_written(ctx: Context, tmp_path: Path) -> N
     assert (version.type, version.base_model, version.note) == ("gguf", "llama", "from Ann")
     assert json.loads((Path(version.path) / "metadata.json").read_text())["base_model"] == "llama"
     assert "llama" in (Path(version.path) / "README.md").read_text()
+
+
+async def test_figures_may_stand_in_benchmark_json_alone(ctx: Context, adapter: MakeAdapter) -> None:
+    folder = adapter()
+    (folder / "metadata.json").unlink()
+    (folder / "benchmark.json").write_text('{"accuracy": 0.5, "device": "cpu", "curve": [1, 2]}')
+    assert (await _add(ctx, folder)).metrics == {"accuracy": 0.5}
+
+
+async def test_an_interrupted_addition_leaves_nothing(ctx: Context, adapter: MakeAdapter) -> None:
+    started = asyncio.Event()
+    watched = Context(ctx.workspace, lambda _: started.set())
+    folder = adapter(size=80_000_000)
+    task = asyncio.ensure_future(add(watched, AddParams(model="banking", path=str(folder))))
+    await asyncio.wait_for(started.wait(), 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await list_versions(ctx, ListParams())).versions == ()
+    assert not list((ctx.workspace.store_path / "models/finetuned/.incoming").iterdir())
 
 
 async def test_a_runs_result_is_taken_by_its_id(ctx: Context, adapter: MakeAdapter) -> None:

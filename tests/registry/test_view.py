@@ -9,6 +9,7 @@ import pytest
 
 from services.context import Context
 from services.registry.actions import AddParams, ListParams, PromoteParams, add, list_versions, promote
+from services.registry.registry import open_registry
 from services.registry.types import Version
 from tests.registry.conftest import MakeAdapter
 
@@ -87,3 +88,22 @@ async def test_two_edits_in_one_second_are_both_kept(filled: Context) -> None:
         await promote(filled, PromoteParams(model="banking", version=target))
     asides = _view(filled).parent.glob("model_registry.edited-*.json")
     assert sorted(p.read_text() for p in asides) == ["edit 0", "edit 1"]
+
+
+async def test_a_slow_writer_does_not_leave_an_old_view(filled: Context) -> None:
+    registry = open_registry(filled.workspace)
+    write, overtaken = registry.store.write, []
+
+    async def slow(path: str, data: bytes) -> None:
+        if not overtaken:  # between our look at the standing view and our write, another shell promotes
+            overtaken.append(path)
+            await promote(filled, PromoteParams(model="banking", version="2"))
+        await write(path, data)
+
+    registry.store.write = slow  # type: ignore[method-assign]
+    _view(filled).unlink()
+    await registry.settle()
+    assert overtaken
+    view = json.loads(_view(filled).read_text())
+    assert view["records"] == 5
+    assert [m["status"] for m in view["models"]] == ["retired", "deployed"]
