@@ -27,7 +27,7 @@ async def model_choices(ctx: Context) -> tuple[list[Choice], list[str]]:
             return None
 
     registry, runs, models = [await listing(name) for name in ("registry.list", "train.list", "model.list")]
-    choices = [Choice("base", f"the settings' base model, {ctx.workspace.settings.model.base}")]
+    choices = [Choice("base", "the base model of the settings")]
     for version in registry.versions if registry else ():
         detail = f"{version.type}, {_metric(version.metrics.get('accuracy'))}{version.training_date[:10]}"
         choices += [Choice(f"{version.model}@{alias}", f"is version {version.version}") for alias in version.aliases]
@@ -38,7 +38,7 @@ async def model_choices(ctx: Context) -> tuple[list[Choice], list[str]]:
 
 
 def _run(run: RunView) -> Choice:
-    return Choice(f"run:{run.id}", f"{_metric(run.results.get('accuracy'))}{run.model} on {run.data}")
+    return Choice(f"run:{run.id}", f"{_metric(run.results.get('accuracy'))}trained on {run.data}")
 
 
 def _metric(accuracy: Any) -> str:

@@ -15,6 +15,7 @@ from services.runs.view import read
 from widgets.series import Series
 
 _CURVE_POINTS = 20_000
+_SLICE = 1_000  # events kept at once
 _LOG_BYTES = 16_384
 _LOG_LINES = 300
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
@@ -73,20 +74,28 @@ class RunFeed:
         if not self.run_dir.is_dir():
             raise HybridError(f"The run {self.run_dir.name} is gone.", hint="Its folder was deleted.")
         with self._lock:
-            events = self._events.poll()
-            self._found.append(News(events, read(self.run_dir), self._log.poll(), self._events.behind))
+            events, behind = self._events.poll(), self._events.behind
+            view, log = read(self.run_dir), self._log.poll()
+            for start in range(0, max(len(events), 1), _SLICE):
+                self._found.append(News(events[start : start + _SLICE], view, log, behind))
+                log = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was read and is not kept yet."""
+        return bool(self._found)
 
     def take(self) -> bool:
-        """Keep what was found; whether anything changed."""
+        """Keep a slice of what was read, small enough not to hold up a key press; whether anything changed."""
         with self._lock:
-            found, self._found = self._found, []
-        changed = False
-        for news in found:
-            changed |= bool(news.events or news.log) or news.view != self.view
-            self.view, self.behind = news.view, news.behind
-            self._add_log(news.log)
-            for event in news.events:
-                self._take(event)
+            if not self._found:
+                return False
+            news = self._found.pop(0)
+        changed = bool(news.events or news.log) or news.view != self.view
+        self.view, self.behind = news.view, news.behind
+        self._add_log(news.log)
+        for event in news.events:
+            self._take(event)
         return changed
 
     def log_since(self, lines: int) -> list[str]:

@@ -28,7 +28,10 @@ class Picker(Dialog[str]):
     """Dismisses the picked value, or None. With ``own``, text that names no choice is taken as it is."""
 
     DEFAULT_CSS = """
-    Picker #picker-list { height: auto; max-height: 12; margin-top: 1; border: none; background: $surface; }
+    Picker #picker-list {
+        height: auto; max-height: 12; margin-top: 1; border: none; background: $surface;
+        text-wrap: nowrap; text-overflow: ellipsis;
+    }
     Picker Input { border: none; height: 1; background: $boost; }
     """
 

@@ -57,7 +57,7 @@ class TrainingScreen(PanelScreen):
     TrainingScreen #runs-box { height: 6; }
     TrainingScreen #run { height: 1fr; min-height: 6; }
     TrainingScreen #chart-box { width: 1fr; height: 1fr; }
-    TrainingScreen #facts-box { width: 32; height: 1fr; scrollbar-size-vertical: 1; }
+    TrainingScreen #facts-box { width: 34; height: 1fr; scrollbar-size-vertical: 1; }
     TrainingScreen #facts-scroll { height: 1fr; scrollbar-size-vertical: 1; }
     TrainingScreen #log-box { height: 4; }
     TrainingScreen #log { height: 1fr; background: $background; overflow: auto; scrollbar-size: 1 1; }
@@ -73,6 +73,7 @@ class TrainingScreen(PanelScreen):
         self.feed: RunFeed | None = None
         self.metric = "loss"
         self._listed_at = 0.0
+        self._drawn_at = 0.0
         self._wanted = ""
         self._logged = 0
         self._wake = asyncio.Event()
@@ -136,8 +137,14 @@ class TrainingScreen(PanelScreen):
                 self.feed = None
                 self.query_one("#facts-box", Section).error(str(error), error.hint)
             return
-        if feed.take() and self.feed is feed and not feed.behind:
+        changed = False
+        while feed.waiting and self.feed is feed:
+            changed |= feed.take()
+            await asyncio.sleep(0)  # a long history comes in slices, and keys in between
+        late = feed.behind and monotonic() - self._drawn_at < LOOK_SECONDS
+        if changed and self.feed is feed and not late:
             self._draw_run(feed)
+            self._drawn_at = monotonic()
 
     def on_run_table_chosen(self, event: RunTable.Chosen) -> None:
         """Another run is under the cursor: follow that one."""
