@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from services import atomic
+from services.drive import claims
 from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, StoreStatus, parts
 from services.errors import BadInput, HybridError, StoreUnreachable
 
@@ -171,10 +172,26 @@ class FolderStore(Store):
 
         return await self._run(str(source), move, write=True)
 
+    async def claim(self, folder: str) -> Callable[[], None]:
+        """See ``Store.claim``: a lock file beside the folder, held until released or until the process dies."""
+        path = self._at(folder)
+        return await self._run(str(path), lambda: claims.claim(path), write=True)
+
+    async def abandoned(self, parent: str) -> Sequence[str]:
+        """See ``Store.abandoned``."""
+        path = self._at(parent)
+        return await self._run(str(path), lambda: claims.abandoned(path))
+
     async def discard(self, folder: str) -> None:
         """See ``Store.discard``."""
         path = self._at(folder)
-        await self._run(str(path), lambda: shutil.rmtree(path, ignore_errors=True), write=True)
+
+        def remove() -> None:
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                claims.forget(path)
+
+        await self._run(str(path), remove, write=True)
 
     async def fetch(self, folder: str) -> Path:
         """The folder itself: it is local already."""

@@ -138,6 +138,14 @@ class Store(ABC):
         """Move a file or folder. False when ``to`` exists already or ``path`` does not: nothing is overwritten."""
 
     @abstractmethod
+    async def claim(self, folder: str) -> Callable[[], None]:
+        """Mark a folder that is about to be made as worked on by this process; the result ends that."""
+
+    @abstractmethod
+    async def abandoned(self, parent: str) -> Sequence[str]:
+        """Names of claimed folders in ``parent`` whose process is surely gone for good."""
+
+    @abstractmethod
     async def discard(self, folder: str) -> None:
         """Delete a folder of our own unfinished bytes; absent is fine."""
 

@@ -53,11 +53,22 @@ async def add(ctx: Context, params: AddParams) -> Version | Plan:
     found = inspect(folder, base_model=params.base_model, note=params.note)
     if ctx.dry_run:
         return _plan(registry, state, name, folder, found)
+    await _sweep(registry)
     await _room(registry, found)
     if ctx.workspace.store_path.is_relative_to(ctx.workspace.state):
         ctx.workspace.ensure_state()
     await registry.store.make_folders(FOLDERS)
     staged = f"{INCOMING}/{uuid.uuid4().hex}"
+    release = await registry.store.claim(staged)
+    try:
+        return await _add(ctx, registry, params, found, staged, uid)
+    finally:
+        release()
+
+
+async def _add(ctx: Context, registry: Registry, params: AddParams, found: Candidate, staged: str, uid: str) -> Version:
+    """From the first byte to the view."""
+    name = params.model
     try:
         copied = await _stage(ctx, registry, found, staged)
         listed = manifest.build(copied)
@@ -147,6 +158,18 @@ def _draft(
         path=f"models/finetuned/{name}-v{number}",
         staged=staged,
     )
+
+
+async def _sweep(registry: Registry) -> None:
+    """Remove copies whose writer died before its record; what a record names stays, whoever wrote it.
+
+    The log is read after the writers are known to be dead: then no record of theirs can follow.
+    """
+    dead = {f"{INCOMING}/{name}" for name in await registry.store.abandoned(INCOMING)}
+    if dead:
+        state = await registry.writable()
+        for staged in dead - {j.record.payload.get("staged") for j in state.judged}:
+            await registry.store.discard(staged)
 
 
 async def _forget(registry: Registry, staged: str) -> None:

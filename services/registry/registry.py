@@ -81,7 +81,7 @@ class Registry:
         """
         try:
             state = await self.state()
-            staged = {f"{INCOMING}/{entry.name}" for entry in await self.store.list(INCOMING)}
+            staged = {f"{INCOMING}/{entry.name}" for entry in await self.store.list(INCOMING) if entry.folder}
             for members in state.models.values() if staged else ():
                 for member in members:
                     if member.added.staged in staged:

@@ -173,6 +173,8 @@ def test_killed_at_any_moment_the_registry_reads_and_a_retry_works(workspace: Wo
     _whole(listing)
     finals = {f"banking-v{n}" for n in range(1, committed + 2)}
     there = {p.name for p in (workspace.store_path / "models/finetuned").iterdir() if not p.name.startswith(".")}
+    incoming = workspace.store_path / "models/finetuned/.incoming"
+    assert not [p for p in incoming.iterdir() if p.is_dir()]  # what the dead left half-copied is gone
     assert there == finals  # the retry also brought home what a killed writer had committed but not moved
 
 
@@ -189,3 +191,21 @@ def test_opening_an_existing_workspace_from_elsewhere_sees_the_same(workspace: W
     [answer] = _at_once(workspace, ["say(list_versions(ctx, ListParams()))"])[0]
     mine = workspaces.open_workspace(workspace.root)
     assert [v["id"] for v in answer["versions"]] == [v.id for v in _listing(mine).versions]  # type: ignore[attr-defined]
+
+
+def test_an_addition_that_goes_on_elsewhere_is_not_swept_away(workspace: Workspace, adapter: MakeAdapter) -> None:
+    big, small = adapter("big", size=60_000_000), adapter("small")
+    shell = Shell(workspace, f"say(add(ctx, AddParams(model='banking', path={str(big)!r})))")
+    shell.wait_ready()
+    shell.go()
+    incoming = workspace.store_path / "models/finetuned/.incoming"
+    end = time.monotonic() + 30
+    while not list(incoming.glob("*/adapter_model.safetensors")) and time.monotonic() < end:
+        time.sleep(0.001)
+    _add_in(workspace, small)
+    [answer] = shell.said()
+    assert "version" in answer, answer
+    listing = _listing(workspace)
+    assert len(listing.versions) == 2
+    _whole(listing)
+    assert not list(incoming.iterdir())
