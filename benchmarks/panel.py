@@ -36,27 +36,21 @@ class One(App):
 
 One().run()
 """
-# A feeder writes a run as a trainer does: the real event format, ten metrics a second, a heartbeat every ten seconds.
-FEEDER = """
-import json, sys, time
-from pathlib import Path
-run, rate = Path(sys.argv[1]), float(sys.argv[2])
-seq = 0
-with (run / "events-000001.jsonl").open("a", buffering=1) as file:
-    def write(ev, data):
-        global seq
-        seq += 1
-        file.write(json.dumps({"v": 1, "run": run.name, "attempt": 1, "seq": seq, "t": time.time(), "ev": ev, "data": data}) + "\\n")
-    write("phase", {"phase": "running", "note": ""})
-    step, total = 0, int(sys.argv[3])
-    while step < total:
-        step += 1
-        write("metric", {"step": step, "total_steps": total, "split": "train", "loss": 3 / step ** 0.3, "lr": 1e-3,
-                         "grad_norm": 1.0, "tokens_s": 500.0, "tokens": 2000 * step, "epoch": step / total, "eta_s": 60.0})
-        if step % 100 == 0:
-            write("hb", {"step": step, "rss_bytes": 10**9, "disk_free_bytes": 10**10, "gpu": None})
-        if rate:
-            time.sleep(1 / rate)
+# Reports as a trainer does, to the real supervisor, but computes nothing: argv is metrics a second (0 = as fast as it
+# can be written) and how many.
+TRAINER = """
+import sys, time
+from services.runs.emit import EXIT_CANCELLED, Emitter
+rate, total = float(sys.argv[1]), int(sys.argv[2])
+emit = Emitter()
+emit.phase("running")
+for step in range(1, total + 1):
+    emit.metric(step, total_steps=total, loss=3 / step ** 0.3, lr=1e-3, grad_norm=1.0, tokens_s=500.0,
+                tokens=2000 * step, epoch=step / total, eta_s=60.0)
+    if rate:
+        time.sleep(1 / rate)
+    if emit.cancelled():
+        sys.exit(EXIT_CANCELLED)
 """
 
 
@@ -72,15 +66,15 @@ class Terminal:
             os.execv(argv[0], argv)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
 
-    def wait_for(self, needle: bytes, seconds: float = 60.0) -> float:
-        """Read until ``needle`` has come; the time since the start. Raises TimeoutError."""
+    def wait_for(self, *needles: bytes, seconds: float = 60.0) -> float:
+        """Read until one of ``needles`` has come; the time since the start. Raises TimeoutError."""
         seen, end = b"", time.perf_counter() + seconds
         while time.perf_counter() < end:
             if select.select([self.fd], [], [], 0.5)[0]:
                 seen += os.read(self.fd, 65536)
-                if needle in seen:
+                if any(needle in seen for needle in needles):
                     return time.perf_counter() - self.started
-        raise TimeoutError(f"{needle!r} did not appear; last: {seen[-300:]!r}")
+        raise TimeoutError(f"{needles} did not appear; last: {seen[-300:]!r}")
 
     def drain(self, seconds: float) -> int:
         """Read what comes for so long; how many bytes came."""
@@ -127,24 +121,38 @@ def first_frames(folder: Path, rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def make_run(folder: Path, name: str) -> Path:
-    """A run's folder whose supervisor is this process, as the panel sees it."""
+def start_run(folder: Path, per_second: float, steps: int) -> Path:
+    """A run under the supervisor whose trainer only reports; its folder."""
+    from services.runs import local, spec
     from services.runs.types import RunSpec, TrainConfig
-    import msgspec
 
-    run = folder / ".hybrid" / "runs" / name
-    run.mkdir(parents=True)
-    spec = RunSpec(
-        v=1, id=name, kind="train", target="local", command=("true",), cwd=str(folder), config=TrainConfig(),
-        model="model", model_label="model", data="data", data_sha256="0" * 64, seed=0, created_at=time.time(),
-    )  # fmt: skip
-    (run / "spec.json").write_bytes(msgspec.json.encode(spec))
-    return run
+    return local.submit(
+        workspace.open_workspace(folder),
+        RunSpec(
+            v=1,
+            id=spec.make_run_id(),
+            kind="train",
+            target="local",
+            command=(sys.executable, "-c", TRAINER, str(per_second), str(steps)),
+            cwd=str(ROOT),
+            config=TrainConfig(),
+            model="model",
+            model_label="model",
+            data=str(folder),
+            data_sha256="0" * 64,
+            seed=0,
+            created_at=time.time(),
+        ),
+    )
 
 
-def feed(run: Path, per_second: float, steps: int) -> subprocess.Popen[bytes]:
-    """A child process that writes events; ``per_second`` 0 = as fast as it can."""
-    return subprocess.Popen([sys.executable, "-c", FEEDER, str(run), str(per_second), str(steps)])
+def wait_for_end(run: Path, terminal: Terminal) -> None:
+    """Read what the panel draws until the run has ended."""
+    from services.runs import view
+    from services.runs.types import FINISHED
+
+    while view.read(run).phase not in FINISHED:
+        terminal.drain(1)
 
 
 def memory(folder: Path, steps: int) -> dict[str, float]:
@@ -153,12 +161,9 @@ def memory(folder: Path, steps: int) -> dict[str, float]:
     terminal.wait_for(b"Overview")
     terminal.drain(3)
     start = terminal.rss_mb()
-    run = make_run(folder, "watched")
+    run = start_run(folder, 0, steps)
     terminal.press(b"4")
-    terminal.drain(2)
-    feeder = feed(run, 0, steps)
-    while feeder.poll() is None:
-        terminal.drain(1)
+    wait_for_end(run, terminal)
     terminal.drain(8)
     after = terminal.rss_mb()
     idle = terminal.drain(10)
@@ -167,29 +172,35 @@ def memory(folder: Path, steps: int) -> dict[str, float]:
 
 
 def latency(folder: Path, presses: int) -> dict[str, float]:
-    """Milliseconds from a key press (help opens, help closes) to its first output, while a run streams metrics."""
-    run = make_run(folder, "streaming")
-    feeder = feed(run, 10, 10_000)
+    """Milliseconds from a key press to its answer on the terminal, while a run streams ten metrics a second.
+
+    The key is "m", another figure on the chart of the training screen; the answer is the chart's new title.
+    """
+    from services.runs import local
+
+    run = start_run(folder, 10, 10_000)
     terminal = Terminal(panel(folder))
     terminal.wait_for(b"Overview")
     terminal.press(b"4")
+    terminal.wait_for(b"Loss")
     terminal.drain(4)
     times: list[float] = []
-    for i in range(presses):
-        terminal.drain(0.11)
-        key, needle = (b"?", b"Everywhere") if i % 2 == 0 else (b"\x1b", b"Training")
-        terminal.press(key)
-        pressed = terminal.started = time.perf_counter()
-        del pressed
-        if i % 2 == 0:
-            times.append(1000 * terminal.wait_for(needle, 5))
-        else:
-            terminal.drain(0.3)
-    feeder.kill()
-    feeder.wait()
+    titles = (b"Learning rate", b"Speed, tokens/s", b"Gradient norm", b"Memory, GB", b"Loss")
+    for _ in range(presses):
+        terminal.drain(0.137)  # no multiple of the stream's period
+        terminal.started = time.perf_counter()
+        terminal.press(b"m")
+        times.append(1000 * terminal.wait_for(*titles, seconds=5))
+    output = terminal.drain(3) / 3
     terminal.close()
+    local.cancel(run)
     times.sort()
-    return {"p50": statistics.median(times), "p95": times[min(int(0.95 * len(times)), len(times) - 1)], "n": len(times)}
+    return {
+        "p50": statistics.median(times),
+        "p95": times[min(int(0.95 * len(times)), len(times) - 1)],
+        "n": len(times),
+        "stream_bytes_per_s": output,
+    }
 
 
 def headless_help(rounds: int) -> dict[str, float]:
