@@ -144,13 +144,13 @@ class Order:
             batch_tokens=self.batch_tokens,
         )
 
-    def steps(self, epochs: float) -> int:
-        """How many steps ``epochs`` passes take, at least one; a fraction of a pass is that share of its batches."""
-        whole = int(epochs)
-        steps = sum(len(self.epoch(number)) for number in range(whole))
-        if epochs > whole:
-            steps += math.ceil((epochs - whole) * len(self.epoch(whole)))
-        return max(steps, 1)
+    def steps(self, epochs: float, most: int) -> int:
+        """Steps that ``epochs`` passes take, from 1 to ``most``; a fraction of a pass is that share of its batches."""
+        steps = number = 0
+        while number < epochs and steps < most:
+            steps += math.ceil(min(1.0, epochs - number) * len(self.epoch(number)))
+            number += 1
+        return max(1, min(steps, most))
 
     def batches(self, start: int = 0) -> Iterator[tuple[float, Batch]]:
         """From step ``start`` on: the epoch reached after the batch (1.5 = one and a half passes), and the batch."""

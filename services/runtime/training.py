@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,9 @@ def prepare(spec: RunSpec, folder: Path, emitter: Emitter) -> Job:
     held_out = evaluation.sample(evaluation.read_rows(Path(spec.data), "test"), config.eval_rows)
     if not held_out:
         raise BadInput(f"{spec.data} has no test rows to evaluate on.", hint="Prepare the dataset again.")
-    tokenizer = Tokenizer(loading.local_folder(spec.model))
+    model = loading.local_folder(spec.model)
+    loading.read_config(model)
+    tokenizer = Tokenizer(model)
     examples, cut, left_out = batches.encode(
         tokenizer, info.prompt, rows, classify=info.task == "classify", max_length=config.max_length
     )
@@ -123,16 +126,16 @@ def _new_plan(job: Job) -> StepPlan:
     threads = schedule.choose_threads(lambda: probe(some[0])) if on_cpu else 0
     if on_cpu and threads == 1 and torch.get_num_threads() == 1:
         job.emitter.log("info", "Computing with one thread.")
-    steps, by = job.order.steps(config.epochs), "epochs"
-    if config.max_steps and config.max_steps < steps:
-        steps, by = config.max_steps, "max_steps"
-    tokens_s = 0.0
+    most, by, tokens_s = config.max_steps or sys.maxsize, "max_steps", 0.0
     if config.max_seconds:
         mean_tokens = sum(batch.tokens for batch in first) / len(first)
         left = config.max_seconds - (time.monotonic() - started)
         fitting, tokens_s = schedule.fit(left, some, mean_tokens, probe)
-        if fitting < steps:
-            steps, by = fitting, "max_seconds"
+        if fitting < most:
+            most, by = fitting, "max_seconds"
+    steps = job.order.steps(config.epochs, most)
+    if steps < most:
+        by = "epochs"
     return StepPlan(steps, by, threads, tokens_s)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,14 +81,10 @@ def write_run(folder: Path, model: Path, data: Path, **config: Any) -> Path:
     return folder
 
 
-def start(folder: Path, *, attempt: int = 1) -> tuple[subprocess.Popen[bytes], Any]:
+def start(folder: Path) -> tuple[subprocess.Popen[bytes], Any]:
     """Start the trainer as a supervisor does; the process and the reading end of its events."""
     reader, writer = os.pipe()
-    environment = os.environ | {
-        "HYBRID_RUN_DIR": str(folder),
-        "HYBRID_ATTEMPT": str(attempt),
-        "HYBRID_EVENTS_FD": str(writer),
-    }
+    environment = os.environ | {"HYBRID_RUN_DIR": str(folder), "HYBRID_EVENTS_FD": str(writer)}
     command = json.loads((folder / "spec.json").read_bytes())["command"]
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(writer,), env=environment)
@@ -95,12 +92,19 @@ def start(folder: Path, *, attempt: int = 1) -> tuple[subprocess.Popen[bytes], A
     return process, os.fdopen(reader, encoding="utf-8")
 
 
-def train(folder: Path, *, attempt: int = 1) -> tuple[int, list[dict[str, Any]]]:
-    """Run the trainer to its end: exit code and events."""
-    process, events = start(folder, attempt=attempt)
-    with events:
-        told = [json.loads(line) for line in events]
-    return process.wait(timeout=60), told
+def train(folder: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The trainer's whole program in this process (torch is loaded already): exit code and events."""
+    from services.runtime import train as trainer
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with (folder / "told.jsonl").open("wb") as events:
+        os.environ["HYBRID_EVENTS_FD"] = str(events.fileno())
+        try:
+            code = trainer.main([str(folder)])
+        finally:
+            del os.environ["HYBRID_EVENTS_FD"]
+            signal.signal(signal.SIGTERM, handler)
+    return code, [json.loads(line) for line in (folder / "told.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def losses(events: list[dict[str, Any]]) -> dict[int, float]:
