@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,16 @@ async def test_an_unreachable_store_is_an_error_with_a_next_step(app: HybridApp,
         await until_text(pilot, "banking@2")
 
 
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times are shown as in UTC, on every machine."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 async def listing_for_picture(ctx: Context, params: ListParams) -> Listing:
     """Three versions of one model."""
     versions = tuple(
@@ -256,6 +267,7 @@ async def listing_unreachable(ctx: Context, params: ListParams) -> Listing:
     ],
     ids=["empty", "filled", "error"],
 )
+@pytest.mark.usefixtures("utc")
 def test_picture(
     snap_compare: Any,
     app: HybridApp,
@@ -264,8 +276,6 @@ def test_picture(
     ready: str,
     size: tuple[int, int],
 ) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
     app.clock = lambda: sample.NOW
     sample.put(monkeypatch, storage_usage="usage_ok")
     for name, function in {"registry.list": listing, "registry.history": "history_for_picture"}.items():

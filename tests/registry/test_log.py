@@ -130,7 +130,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLogMachine = LogMachine.TestCase
-TestLogMachine.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestLogMachine.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 async def _filled(folder: Path, n: int = 4) -> Registry:
