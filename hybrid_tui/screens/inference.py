@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["chat", "task"]
 
+_INVITATION = "Press i or enter to write"
 _WELCOME = "Press i to write, m to choose another model, b to ask two models the same."
 
 
@@ -85,7 +86,7 @@ class InferenceScreen(PanelScreen):
             yield self.left.column
             yield self.right.column
         yield Static(id="options", markup=False)
-        yield Input(placeholder="Press i or enter to write", id="prompt", compact=True)
+        yield Input(placeholder=_INVITATION, id="prompt", compact=True)
 
     # Choosing
 
@@ -206,7 +207,13 @@ class InferenceScreen(PanelScreen):
 
     def action_write(self) -> None:
         """Go to the prompt."""
-        self.query_one("#prompt").focus()
+        prompt = self.query_one("#prompt", Input)
+        prompt.placeholder = "Enter sends, escape leaves"
+        prompt.focus()
+
+    @on(Input.Blurred, "#prompt")
+    def _left_prompt(self, event: Input.Blurred) -> None:
+        event.input.placeholder = _INVITATION
 
     @on(Input.Submitted, "#prompt")
     def _submitted(self, event: Input.Submitted) -> None:
@@ -332,13 +339,11 @@ class InferenceScreen(PanelScreen):
         self._draw_options()
 
     def _draw_options(self) -> None:
-        options = self.options
-        heat = "always the likeliest" if options.temperature == 0 else f"temperature {options.temperature:g}"
-        parts = [
-            "mode task: the adapter's own prompt" if self.mode == "task" else "mode chat",
-            heat,
-            f"at most {formats.count(options.max_tokens)} tokens",
-        ]
+        options, task = self.options, self._shown_task()
+        parts = [f"mode {self.mode}"]
+        if self.mode == "task" and task is not None and task.labels and options.constrain:
+            parts.append("labels only")
+        parts += [f"temperature {options.temperature:g}", f"up to {formats.count(options.max_tokens)} tokens"]
         if self.rss_bytes is not None:
             parts.append(f"worker {formats.size(self.rss_bytes)}")
         self.query_one("#options", Static).update(Content(" · ".join(parts)))
