@@ -14,7 +14,7 @@ import torch
 
 from services.runtime import loading
 
-CHUNK = 128  # tokens of a prompt worked off at a time: between two chunks a request can be stopped
+CHUNK = 256  # tokens of a prompt worked off at a time: between two chunks a request can be stopped
 
 
 class Engine(Protocol):

@@ -51,7 +51,7 @@ def oracle(folder: Path, adapter: Path | None, ids: list[int], count: int) -> li
 @pytest.fixture(scope="module")
 def ids(tiny: Path) -> list[int]:
     """A prompt over several chunks, its end in the middle of one."""
-    encoded = Tokenizer(tiny).encode(TEXT * 40)
+    encoded = Tokenizer(tiny).encode(TEXT * 60)
     assert len(encoded) > 2 * CHUNK
     return encoded[: 2 * CHUNK + 37]
 
