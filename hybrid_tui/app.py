@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import time
@@ -90,6 +91,8 @@ class HybridApp(App[None]):
         self.call_after_refresh(self._after_first_paint)
 
     def _after_first_paint(self) -> None:
+        gc.freeze()
+        gc.enable()  # the command line switched it off for the start
         for warning in self._warnings:
             self.notify(warning, title="Settings", severity="warning", markup=False, timeout=12)
         self._read_disk()

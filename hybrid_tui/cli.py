@@ -112,8 +112,11 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _panel(args: argparse.Namespace) -> int:
+    import gc
+
     from services import workspace
 
+    gc.disable()  # until the first frame is painted: starting makes much and drops nothing
     opened = workspace.open_workspace(Path(args.workspace) if args.workspace else workspace.find())
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise BadInput("The panel needs a terminal, and there is none here.", hint="Use hybrid-tui --run ACTION.")

@@ -43,12 +43,13 @@ class PanelHeader(Widget):
 
     facts: reactive[HeaderFacts | None] = reactive(None)
 
-    def __init__(self, current: str) -> None:
+    def __init__(self, current: str, facts: HeaderFacts | None = None) -> None:
         super().__init__()
         self.current = current
+        self.set_reactive(PanelHeader.facts, facts)  # so that the first frame has them
 
     def on_mount(self) -> None:
-        self.watch(self.app, "header_facts", self._take)
+        self.watch(self.app, "header_facts", self._take, init=False)
 
     def _take(self, facts: HeaderFacts | None) -> None:
         self.facts = facts

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from hybrid_tui.app import HybridApp
 
+AFTER_FIRST_FRAME = 0.03  # seconds
 REPORT_SECONDS = 0.1  # live updates are drawn at most this often
 
 Work = Coroutine[Any, Any, Any]
@@ -107,7 +108,7 @@ class PanelScreen(Screen[None]):
         return keymap.bindings("dialog")
 
     def compose(self) -> ComposeResult:
-        yield PanelHeader(self.NAME)
+        yield PanelHeader(self.NAME, self.panel.header_facts)
         with Container(id="body", classes=self.NAME):
             yield from self.body()
         yield KeyFooter()
@@ -117,7 +118,8 @@ class PanelScreen(Screen[None]):
             timer.resume()
         if not self._was_shown:
             self._was_shown = True
-            self.call_after_refresh(self.first_shown)
+            # Loading imports services, in threads that would hold up the writing of the first frame.
+            self.set_timer(AFTER_FIRST_FRAME, self.first_shown)
         self.shown()
 
     def on_screen_suspend(self, _: events.ScreenSuspend) -> None:

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from hybrid_tui.app import HybridApp
 from hybrid_tui.due import due
 from services.registry.types import Listing
+from services.workspace import Workspace
 from tests.panel import sample
 from tests.panel.helpers import until, until_text
 from widgets.gauge import bar
@@ -110,3 +111,18 @@ def test_picture(
         await pilot.pause(0.3)
 
     assert snap_compare(frozen, terminal_size=size, run_before=wait)
+
+
+def test_picture_without_colour(snap_compare: Any, monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    sample.put(monkeypatch, **ERROR)
+    app = HybridApp(workspace)
+    app.clock = lambda: sample.NOW
+
+    async def wait(pilot: Pilot[None]) -> None:
+        shown = await until_text(pilot, "The store's folder is gone.")
+        assert "▲ 2.4 GB over" in await until_text(pilot, "▲ 2.4 GB over"), shown
+        await until(pilot, lambda: len(app.screen._known) >= 4)  # type: ignore[attr-defined]
+        await pilot.pause(0.3)
+
+    assert snap_compare(app, terminal_size=(80, 24), run_before=wait)
