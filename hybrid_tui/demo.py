@@ -70,7 +70,6 @@ class _State(msgspec.Struct):
 
     params: DemoParams
     run: str = ""
-    version: int = 0
 
 
 async def run(ctx: Context, params: DemoParams) -> DemoReport | Plan:
@@ -159,15 +158,12 @@ class _Demo:
         return ended
 
     async def _register(self, run: str, gain: float) -> int:
-        if not self.state.version:
-            added = await self._call("registry.add", "register", model=_MODEL, run=run, note="made by the demo")
-            self.state.version = added.version
-            self._remember()
+        added = await self._call("registry.add", "register", model=_MODEL, run=run, key=run, note="made by the demo")
         await self._call(
-            "registry.promote", "promote", model=_MODEL, version=str(self.state.version), to="deployed",
-            note=f"beats the base by {100 * gain:.1f} points on held-out rows",
+            "registry.promote", "promote", model=_MODEL, version=str(added.version), to="deployed",
+            note=f"{100 * gain:+.1f} points against the base on held-out rows",
         )  # fmt: skip
-        return self.state.version
+        return int(added.version)
 
     async def _call(self, name: str, stage: str, /, **values: str) -> Any:
         """The action called ``name``, its progress shown under the demo's stage."""
