@@ -21,7 +21,7 @@ from services.errors import BadInput, nearest
 
 @dataclass(frozen=True)
 class Action:
-    """``target`` is "module:function". ``writes``: changes something; ``asks``: deletes or overwrites, needs a yes."""
+    """``target`` is "module:function". ``writes``: changes something; ``asks``: may overwrite or delete, after a yes."""
 
     name: str
     target: str
@@ -87,12 +87,14 @@ _TABLE = (
         "services.data.actions:generate",
         "Generate a seeded banking-intents dataset from templates.",
         writes=True,
+        asks=True,
     ),
     Action(
         "data.prepare",
         "services.data.actions:prepare",
         "Check, split and store a CSV or JSONL file as a dataset.",
         writes=True,
+        asks=True,
     ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
