@@ -185,7 +185,7 @@ def latency(folder: Path, presses: int) -> dict[str, float]:
     terminal.wait_for(b"Loss")
     terminal.drain(4)
     times: list[float] = []
-    titles = (b"Learning rate", b"Speed, tokens/s", b"Gradient norm", b"Memory, GB", b"Loss")
+    titles = (b"Learning rate", b"Speed, ", b"Gradient norm", b"Memory, ", b"Loss")
     for _ in range(presses):
         terminal.drain(0.137)  # no multiple of the stream's period
         terminal.started = time.perf_counter()
