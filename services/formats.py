@@ -85,7 +85,7 @@ def moment(timestamp: float | None) -> str:
 
 
 def rate(per_second: float | None, unit: str) -> str:
-    """"114 tokens/s"; below ten with one decimal."""
+    """ "114 tokens/s"; below ten with one decimal."""
     if per_second is None or not math.isfinite(per_second):
         return MISSING
     return f"{per_second:.1f} {unit}/s" if per_second < 10 else f"{per_second:,.0f} {unit}/s"

@@ -88,7 +88,9 @@ def init(root: Path) -> Workspace:
         if not (root / MARK).exists():
             atomic.write_text(root / MARK, settings.document())
     except OSError as error:
-        raise BadInput(f"{root} can't be made a workspace: {error.strerror}.", hint="Choose a folder you may write.") from error
+        raise BadInput(
+            f"{root} can't be made a workspace: {error.strerror}.", hint="Choose a folder you may write."
+        ) from error
     workspace = open_workspace(root)
     workspace.ensure_state()
     return workspace
