@@ -175,7 +175,7 @@ class LlamaEngine:
         s, rows = self.shape, q.shape[0]
         if rows == 1:  # a group's query heads stand as the rows of its one key head: no mask, no repetition
             grouped = q.reshape(1, s.kv_heads, s.heads // s.kv_heads, s.head_dim)
-            return F.scaled_dot_product_attention(grouped, keys[None], values[None]).view(1, -1)
+            return F.scaled_dot_product_attention(grouped, keys[None], values[None]).reshape(1, -1)
         attended = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],
             keys[None],
