@@ -21,7 +21,9 @@ from services.errors import BadInput, nearest
 
 @dataclass(frozen=True)
 class Action:
-    """``target`` is "module:function". ``writes``: changes something. ``asks``: may overwrite or delete, given a yes."""
+    """``target`` is "module:function". ``writes``: changes something.
+    ``asks``: may overwrite or delete, so needs a yes.
+    """
 
     name: str
     target: str

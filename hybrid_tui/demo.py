@@ -49,7 +49,7 @@ class DemoReport(msgspec.Struct, frozen=True):
     base_model: str
     run: str
     steps: int
-    train_seconds: float
+    run_seconds: float
     train_tokens_s: float | None
     base_accuracy: float
     base_macro_f1: float
@@ -96,13 +96,12 @@ class _Demo:
         scan = await self._call("storage.scan", "scan", path=str(self.ctx.workspace.root))
         caches = await self._call("storage.caches", "scan")
         model = await self._call("model.get", "model")
-        data = await self._call(
-            "data.generate", "data", name="demo", rows=str(self.params.rows), seed=str(self.params.seed)
-        )
+        rows, seed = str(self.params.rows), str(self.params.seed)
+        data = await self._call("data.generate", "data", name=f"demo-{rows}-{seed}", rows=rows, seed=seed)
         trained = await self._train(data.name)
         base = await self._call("inference.evaluate", "evaluate base", model="base", data=data.name)
-        ours = trained.results  # the run has evaluated its adapter on the whole test split at its end
-        version = await self._register(trained.id, ours["accuracy"] - base.accuracy)
+        figures = trained.results  # the run has evaluated its adapter on the whole test split at its end
+        version = await self._register(trained.id, figures["accuracy"] - base.accuracy)
         answer = await self._call(
             "inference.generate", "answer", model=f"{_MODEL}@deployed", prompt=self.params.prompt, mode="task"
         )
@@ -120,12 +119,12 @@ class _Demo:
             base_model=model.label,
             run=trained.id,
             steps=trained.step,
-            train_seconds=(trained.ended_at or 0) - (trained.started_at or 0),
+            run_seconds=(trained.ended_at or 0) - (trained.started_at or 0),
             train_tokens_s=trained.metrics.get("tokens_s"),
             base_accuracy=base.accuracy,
             base_macro_f1=base.macro_f1,
-            adapter_accuracy=ours["accuracy"],
-            adapter_macro_f1=ours["macro_f1"],
+            adapter_accuracy=figures["accuracy"],
+            adapter_macro_f1=figures["macro_f1"],
             model=_MODEL,
             version=version,
             alias="deployed",
@@ -144,8 +143,8 @@ class _Demo:
                 await self._call("train.resume", "train and evaluate", run=left.id)
         else:
             started = await self._call(
-                "train.start", "train and evaluate", data=dataset, max_seconds=str(self.params.seconds), seed=str(self.params.seed),
-                epochs="4",
+                "train.start", "train and evaluate", data=dataset, epochs="4",
+                max_seconds=str(self.params.seconds), seed=str(self.params.seed),
             )  # fmt: skip
             self.state.run = started.id
             self._remember()

@@ -54,6 +54,11 @@ class Section(Vertical):
         self.set_class(state == "error", "-error")
         self._state.update(Content(message))
 
+    def retitle(self, title: str) -> None:
+        """Change the title; an equal one draws nothing, where setting ``border_title`` repaints the whole box."""
+        if str(self.border_title) != title:
+            self.border_title = Content(title)
+
     def loading_state(self, message: str = "Loading…") -> None:
         """Say that the content is on its way."""
         self._show("loading", message)

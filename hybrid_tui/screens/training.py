@@ -180,7 +180,7 @@ class TrainingScreen(PanelScreen):
             self.feed = None
             return
         box.ready()
-        box.border_title = Content(f"Runs · {len(found.runs)}")
+        box.retitle(f"Runs · {len(found.runs)}")
         if self._wanted and any(view.id == self._wanted for view in found.runs):
             table.select(self._wanted)
             self._wanted = ""
@@ -193,7 +193,7 @@ class TrainingScreen(PanelScreen):
             return
         for id in ("#chart-box", "#facts-box", "#log-box"):
             self.query_one(id, Section).ready()
-        self.query_one("#facts-box", Section).border_title = Content(view.id)
+        self.query_one("#facts-box", Section).retitle(view.id)
         self.query_one(RunFacts).show(view, feed.disk_free_bytes)
         self._draw_chart(feed)
         self._draw_log(feed)
@@ -203,7 +203,7 @@ class TrainingScreen(PanelScreen):
         live = feed.view is not None and feed.view.phase not in FINISHED
         chart.empty = "Waiting for the first figures." if live else "This run has no such figures."
         chart.show(feed.shown_curves(self.metric))
-        self.query_one("#chart-box", Section).border_title = Content(self.metric.capitalize())
+        self.query_one("#chart-box", Section).retitle(self.metric[:1].upper() + self.metric[1:])
 
     def _draw_log(self, feed: RunFeed) -> None:
         log = self.query_one(Log)
