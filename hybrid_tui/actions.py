@@ -101,6 +101,9 @@ _TABLE = (
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
     Action(
+        "data.baseline", "services.data.baseline:baseline", "What counting words alone achieves: the figure to beat."
+    ),
+    Action(
         "model.get",
         "services.models.actions:get",
         "Fetch the demo's base model, or take in a folder, GGUF file or Hugging Face id.",

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from services import formats
 
-_SHARES = {"accuracy", "macro_f1", "base_accuracy", "base_macro_f1", "adapter_accuracy", "adapter_macro_f1", "share"}
+_SHARES = ("accuracy", "macro_f1", "share")
 _DIGESTS = {"sha256", "digest", "data_sha256"}
 _PLAIN_INTEGERS = {"version", "seed", "pid", "seq"}
 _TOO_LONG_FOR_A_CELL = {"restore", "title"}  # sentences; ``--json`` and the panel have them
@@ -98,7 +98,7 @@ def _number(name: str, value: int | float) -> str:
         return formats.duration(value)
     if name.endswith(("_at", "last_used")):
         return formats.moment(value)
-    if name in _SHARES:
+    if name.endswith(_SHARES):
         return formats.percent(value)
     if name in _PLAIN_INTEGERS:
         return str(value)
