@@ -19,6 +19,7 @@ import msgspec
 import services
 from services import formats
 from services.context import Context
+from services.data.types import Split
 from services.errors import BadInput, HybridError, Refused, StoreUnreachable
 from services.inference.types import Message, Reply, Request, Subject
 
@@ -42,7 +43,7 @@ class RequestFields(TypedDict, total=False):
     stop: tuple[str, ...]
     constrain: bool
     data: str
-    split: str
+    split: Split
     limit: int
 
 

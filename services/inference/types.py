@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from services.data.types import Split
+
 
 class Subject(msgspec.Struct, frozen=True):
     """A resolved thing to talk to: a base model with or without an adapter.
@@ -49,7 +51,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: tuple[str, ...] = ()
     constrain: bool = False
     data: str = ""
-    split: str = "test"
+    split: Split = "test"
     limit: int = 0
     target: int = 0
 

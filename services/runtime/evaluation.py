@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from services.data import prompts
-from services.data.types import DatasetInfo, Row
+from services.data import prompts, store
+from services.data.scores import accuracy, macro_f1
+from services.data.types import Row, Split
 from services.errors import BadInput
 from services.runtime import batches
 from services.runtime.learner import Learner, open_learner
@@ -58,16 +59,6 @@ def _quiet(done: int, total: int, accuracy: float) -> None:
 
 def _never() -> bool:
     return False
-
-
-def macro_f1(truth: Sequence[str], predicted: Sequence[str]) -> float:
-    """Unweighted mean of the labels' F1 (harmonic mean of precision and recall), over all labels that occur."""
-    labels = sorted({*truth, *predicted})
-    hits = dict.fromkeys(labels, 0)
-    for true, guess in zip(truth, predicted, strict=True):
-        hits[true] += true == guess
-    scores = [2 * hits[label] / (list(truth).count(label) + list(predicted).count(label)) for label in labels]
-    return sum(scores) / len(scores) if scores else 0.0
 
 
 def classify(learner: Learner, readied: Sequence[Sequence[int]], trie: Node) -> list[str]:
@@ -170,20 +161,16 @@ def evaluate(
             predicted += [tokenizer.decode(ids).strip() for ids in answer(learner, chosen, tokenizer.stop_ids, most)]
         done += [rows[i] for i in portion]
         truth += [rows[i].answer if labels else rows[i].answer.strip() for i in portion]
-        progress(len(done), len(rows), _accuracy(truth, predicted))
+        progress(len(done), len(rows), accuracy(truth, predicted))
     perplexity = None if labels or not done else answer_perplexity(learner, tokenizer, done, template, max_length)
     return Evaluation(
-        accuracy=_accuracy(truth, predicted),
+        accuracy=accuracy(truth, predicted),
         rows=len(done),
         seconds=time.monotonic() - started,
         macro_f1=macro_f1(truth, predicted) if labels else None,
         perplexity=perplexity,
         stopped=was_stopped,
     )
-
-
-def _accuracy(truth: Sequence[str], predicted: Sequence[str]) -> float:
-    return sum(t == p for t, p in zip(truth, predicted, strict=True)) / len(truth) if truth else 0.0
 
 
 def _longest_answer(tokenizer: Tokenizer, rows: Sequence[Row]) -> int:
@@ -206,34 +193,6 @@ def answer_perplexity(
     return math.exp(min(total / count, 700.0)) if count else None
 
 
-def read_dataset(folder: Path) -> DatasetInfo:
-    """``dataset.json`` of a prepared dataset. Raises BadInput when it is missing or damaged."""
-    path = folder / "dataset.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=DatasetInfo)
-    except FileNotFoundError:
-        raise BadInput(f"{folder} is no prepared dataset.", hint="Prepare one: hybrid-tui --run data.prepare") from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BadInput(f"{path} can't be read: {error}.", hint="Prepare the dataset again.") from error
-
-
-def read_rows(folder: Path, split: str) -> list[Row]:
-    """The rows of one split. Raises BadInput naming the file and line that can't be read."""
-    path = folder / f"{split}.jsonl"
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise BadInput(f"{path} can't be read: {error.strerror}.", hint="Prepare the dataset again.") from error
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                rows.append(msgspec.json.decode(line, type=Row))
-        except msgspec.MsgspecError as error:
-            raise BadInput(f"{path}, line {number}: {error}.", hint="Prepare the dataset again.") from error
-    return rows
-
-
 def sample(rows: Sequence[Row], limit: int) -> list[Row]:
     """``limit`` of ``rows`` (0: all), always the same ones, spread over the file: files are often sorted by label."""
     if not limit or limit >= len(rows):
@@ -246,7 +205,7 @@ def evaluate_dataset(
     adapter: Path | None,
     data: Path,
     *,
-    split: str = "test",
+    split: Split = "test",
     limit: int = 0,
     dtype: str = "auto",
     progress: Progress = _quiet,
@@ -256,8 +215,8 @@ def evaluate_dataset(
 
     Raises BadInput or HybridError as ``open_learner`` and ``evaluate`` do.
     """
-    info = read_dataset(data)
-    rows = read_rows(data, split)
+    info = store.load_info(data)
+    rows = store.read_rows(data, split)
     learner = open_learner(model, dtype, adapter)
     labels = info.labels if info.task == "classify" else ()
     tokenizer = Tokenizer(learner.folder)

@@ -17,6 +17,7 @@ import msgspec
 import torch
 
 from services import atomic
+from services.data import store
 from services.data.types import DatasetInfo, Row
 from services.errors import BadInput, HybridError
 from services.runs.emit import Emitter
@@ -72,9 +73,9 @@ def run(spec: RunSpec, folder: Path, emitter: Emitter) -> None:
 def prepare(spec: RunSpec, folder: Path, emitter: Emitter) -> Job:
     """Open the data first, then the model with a fresh adapter."""
     config = spec.config
-    info = evaluation.read_dataset(Path(spec.data))
-    rows = evaluation.read_rows(Path(spec.data), "train")
-    held_out = evaluation.sample(evaluation.read_rows(Path(spec.data), "test"), config.eval_rows)
+    info = store.load_info(Path(spec.data))
+    rows = store.read_rows(Path(spec.data), "train")
+    held_out = evaluation.sample(store.read_rows(Path(spec.data), "test"), config.eval_rows)
     if not held_out:
         raise BadInput(f"{spec.data} has no test rows to evaluate on.", hint="Prepare the dataset again.")
     model = loading.local_folder(spec.model)

@@ -50,3 +50,15 @@ def test_figures_are_shares_and_one_only_when_all_is_right(pairs: list[tuple[str
     for figure in (scores.accuracy(truth, predicted), scores.macro_f1(truth, predicted)):
         assert 0 <= figure <= 1
         assert (figure == 1) == (truth == predicted)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=40))
+def test_macro_f1_is_the_mean_over_labels(pairs: list[tuple[str, str]]) -> None:
+    truth, predicted = [a for a, _ in pairs], [b for _, b in pairs]
+    expected = []
+    for label in {*truth, *predicted}:
+        hit = sum(a == b == label for a, b in pairs)
+        precision = hit / predicted.count(label) if label in predicted else 0
+        recall = hit / truth.count(label) if label in truth else 0
+        expected.append(2 * precision * recall / (precision + recall) if hit else 0)
+    assert scores.macro_f1(truth, predicted) == pytest.approx(sum(expected) / len(expected))

@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
 from services.data import prompts  # noqa: E402
 from services.data.types import Row  # noqa: E402
-from services.errors import BadInput  # noqa: E402
 from services.runtime import batches, evaluation  # noqa: E402
 from services.runtime.learner import Learner, open_learner  # noqa: E402
 from services.runtime.tokenizer import Tokenizer  # noqa: E402
@@ -104,33 +101,11 @@ def test_perplexity_is_that_of_the_answers(learner: Learner, tokenizer: Tokenize
     assert got == pytest.approx(expected, rel=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=40))
-def test_macro_f1_is_the_mean_over_labels(pairs: list[tuple[str, str]]) -> None:
-    truth, predicted = [a for a, _ in pairs], [b for _, b in pairs]
-    scores = []
-    for label in {*truth, *predicted}:
-        hit = sum(a == b == label for a, b in pairs)
-        precision = hit / predicted.count(label) if label in predicted else 0
-        recall = hit / truth.count(label) if label in truth else 0
-        scores.append(2 * precision * recall / (precision + recall) if hit else 0)
-    assert evaluation.macro_f1(truth, predicted) == pytest.approx(sum(scores) / len(scores))
-
-
 def test_a_sample_is_spread_and_repeatable() -> None:
     rows = [Row(str(i), "a") for i in range(1000)]
     some = evaluation.sample(rows, 50)
     assert some == evaluation.sample(rows, 50) and len(some) == 50 and evaluation.sample(rows, 0) == rows
     assert int(some[0].text) < 200 and int(some[-1].text) > 800
-
-
-def test_a_damaged_dataset_is_named_by_file_and_line(tmp_path: Path) -> None:
-    folder = support.write_dataset(tmp_path / "data")
-    (folder / "test.jsonl").write_text('{"text": "a", "answer": "refund"}\n{"text": "b"', encoding="utf-8")
-    with pytest.raises(BadInput, match=r"test\.jsonl, line 2"):
-        evaluation.read_rows(folder, "test")
-    with pytest.raises(BadInput, match="no prepared dataset"):
-        evaluation.read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"not a model", b"", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64])
