@@ -189,7 +189,7 @@ def test_time_decides_the_steps_and_a_resume_keeps_them(model: Path, data: Path,
     ("spoil", "words"),
     [
         (lambda f: (f / "spec.json").write_text("{"), "spec.json"),
-        (lambda f: _respec(f, data="/nowhere"), "no prepared dataset"),
+        (lambda f: _respec(f, data="/nowhere"), "is not a dataset"),
         (lambda f: _respec(f, model="/nowhere/model"), "no model folder"),
         (lambda f: _respec(f, model=str(f)), "config.json"),
     ],
