@@ -32,7 +32,10 @@ class KeyFooter(Widget):
     def on_mount(self) -> None:
         self._pairs: tuple[tuple[str, str, str], ...] = ()
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
-        self._changed(self.screen)
+        if self.screen.is_current:  # a first screen may be mounted before it is on the stack (Python 3.12)
+            self._changed(self.screen)
+        else:
+            self.call_after_refresh(self._changed, self.screen)
 
     def _changed(self, screen: Screen[object]) -> None:
         shown: dict[str, tuple[str, str, str]] = {}
