@@ -8,6 +8,7 @@ listing actions or running one pulls in nothing else.
 from __future__ import annotations
 
 import importlib
+import re
 import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -183,8 +184,17 @@ def _value(action: Action, key: str, word: str, annotation: Any) -> Any:
     try:
         return msgspec.convert(raw, annotation, strict=False)
     except msgspec.ValidationError as error:
-        reason = str(error).replace("`", "").split(" - at ")[0]
+        wanted = type_words(annotation)
+        reason = f"it is not {wanted}" if wanted.startswith("one of") else _reason(error)
         raise BadInput(f"{action.name}: {key}={word} is not usable: {reason}.") from None
+
+
+def _reason(error: msgspec.ValidationError) -> str:
+    """What msgspec expected, in a person's words: "expected a number <= 1.0"."""
+    words = str(error).split(" - at ")[0].replace("`", "")
+    for theirs, ours in (("float", "a number"), ("int", "a whole number"), ("bool", "true or false"), ("str", "text")):
+        words = re.sub(rf"\b{theirs}\b", ours, words)
+    return words[:1].lower() + words[1:]
 
 
 def description(annotation: Any) -> str:

@@ -74,6 +74,7 @@ def test_scan_equals_du_and_is_one_json_document(box: Path) -> None:
         (["--run", "registry.promote", "version=1"], 2, "model=…"),
         (["--run", "registry.promote", "model=x", "version=2"], 2, "'x'"),
         (["--run", "data.generate", "rows=many"], 2, "rows=many"),
+        (["--run", "train.start", "lr=5"], 2, "lr=5 is not usable: expected a number <= 1.0"),
         (["--run", "data.generate", "--read-only"], 3, "read-only"),
         (["--jsn", "--run"], 2, "did you mean '--json'?"),
         (["--run", "data.prepare", "source=nothing.csv"], 2, "nothing.csv"),
