@@ -261,7 +261,7 @@ def _scan(path: str, *, complete: bool) -> Scan:
     rows.append(Folder(f"{path}/a very long name of a notebook that fits nowhere.ipynb", MB, MB, 1, NOW, "file"))
     rows.append(Folder(path, 40_960, 0, 3, None, "rest"))
     total = sum(row.bytes for row in rows)
-    return Scan(path, total, total, 181_078, 9_000, 1.4, complete, tuple(rows), (), ("/srv/secret",), 1)
+    return Scan(path, total, total, 181_078, 9_000, 1.4, complete, tuple(rows), (), ("/data/secret",), 1)
 
 
 async def scan_so_far(ctx: Context, params: ScanParams) -> Scan:
