@@ -1,4 +1,4 @@
-"""Pictures of every screen from the running panel: ``python assets/make_screenshots.py WORKSPACE [--out DIR]``.
+"""Pictures of every screen from the running panel: ``python assets/make_screenshots.py WORKSPACE``.
 
 Opens the panel on a workspace with real state (a registered model, runs), goes to each screen, waits until it has
 stopped changing, and writes one SVG a screen.
@@ -22,7 +22,17 @@ SIZE = (120, 40)
 POLL_SECONDS = 0.25
 STILL_SECONDS = 1.5  # a screen is ready when it has shown the same for so long, and says nowhere that it is loading
 MOST_SECONDS = 60.0
-BUSY = ("Loading", "Reading", "measuring…", "Scanning", "Waiting for", "Looking at")
+BUSY = (
+    "Loading",
+    "Reading",
+    "measuring…",
+    "Scanning",
+    "Waiting for",
+    "waiting for",
+    "Looking at",
+    "starting",
+    "loading",
+)
 
 
 def shown(app: App[None]) -> str:
@@ -43,14 +53,28 @@ async def settle(pilot: Pilot[None], most: float = MOST_SECONDS) -> str:
     return last
 
 
-async def make(root: Path, out: Path, most: float = MOST_SECONDS, prompt: str = "") -> list[Path]:
-    """Write ``<screen>.svg`` for each screen into ``out``, which exists; ``prompt`` is for inference."""
+async def make(
+    root: Path, out: Path, most: float = MOST_SECONDS, prompt: str = "", model: str = "", run: str = ""
+) -> list[Path]:
+    """Write ``<screen>.svg`` for each screen into ``out``, which exists.
+
+    ``run`` is shown on the training screen; ``prompt`` is asked of ``model`` beside the base.
+    """
     app = HybridApp(workspace.open_workspace(root))
     made: list[Path] = []
     async with app.run_test(size=SIZE) as pilot:
         for place in PLACES:
             await pilot.press(place.key)
             await settle(pilot, most)
+            if run and place.name == "training":
+                app.screen.select(run)  # type: ignore[attr-defined]
+                await pilot.pause(3)
+                await settle(pilot, most)
+            if model and place.name == "inference":
+                app.screen.talk_to(model)  # type: ignore[attr-defined]
+                await settle(pilot, most)
+                await pilot.press("b")
+                await settle(pilot, most)
             if prompt and place.name == "inference":
                 await pilot.press("i", *prompt, "enter")
                 await settle(pilot, most)
@@ -72,9 +96,11 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "screenshots")
     options.add_argument("--seconds", type=float, default=MOST_SECONDS, help="longest wait for one screen")
     options.add_argument("--prompt", default="", help="asked of the model on the inference screen")
+    options.add_argument("--model", default="", help="asked beside the base model, e.g. banking@1")
+    options.add_argument("--run", default="", help="shown on the training screen; default: the newest")
     args = options.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    asyncio.run(make(args.workspace, args.out, args.seconds, args.prompt))
+    asyncio.run(make(args.workspace, args.out, args.seconds, args.prompt, args.model, args.run))
 
 
 if __name__ == "__main__":

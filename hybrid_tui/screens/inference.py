@@ -354,6 +354,6 @@ def figures(data: dict[str, Any]) -> str:
     parts = [
         f"first token {formats.duration(data.get('first_token_s'))}",
         formats.rate(data.get("tokens_s"), "tokens"),
-        f"{formats.count(data.get('tokens'))} tokens",
+        "1 token" if data.get("tokens") == 1 else f"{formats.count(data.get('tokens'))} tokens",
     ]
     return " · ".join([*parts, "stopped"] if data.get("stopped") else parts)

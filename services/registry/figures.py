@@ -40,9 +40,12 @@ def figure(name: str, value: object) -> str:
     return str(value)
 
 
+_SIZES = {"rows", "seconds"}  # of the evaluation itself: more of them is neither better nor worse
+
+
 def difference(name: str, new: object, old: object) -> str:
     """How ``new`` stands to ``old``: "+1.3 points" for shares, "−0.02" for numbers; "" when equal or not comparable."""
-    if isinstance(new, bool) or isinstance(old, bool):
+    if name in _SIZES or isinstance(new, bool) or isinstance(old, bool):
         return ""
     if not isinstance(new, int | float) or not isinstance(old, int | float) or new == old:
         return ""
