@@ -22,8 +22,9 @@ from services.errors import BadInput, nearest
 
 @dataclass(frozen=True)
 class Action:
-    """``target`` is "module:function". ``writes``: changes something.
-    ``asks``: may overwrite or delete, so needs a yes.
+    """``target`` is "module:function". ``writes``: changes something. ``asks``: may overwrite or delete, with a yes.
+
+    ``outlives`` says in a sentence what goes on after Ctrl+C.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Action:
     help: str
     writes: bool = False
     asks: bool = False
+    outlives: str = ""
 
     def function(self) -> Callable[[Context, Any], Coroutine[Any, Any, Any]]:
         """Import and return the service function."""
@@ -111,10 +113,21 @@ _TABLE = (
         writes=True,
     ),
     Action("model.list", "services.models.actions:list_models", "Base models in this workspace."),
-    Action("train.start", "services.runs.actions:start", "Start a LoRA run that outlives the panel.", writes=True),
+    Action(
+        "train.start",
+        "services.runs.actions:start",
+        "Start a LoRA run that outlives the panel.",
+        writes=True,
+        outlives="A run that was started goes on; train.cancel stops it.",
+    ),
     Action("train.list", "services.runs.actions:list_runs", "Runs, newest first."),
     Action("train.show", "services.runs.actions:show", "One run: phase, figures, results, cause of its end."),
-    Action("train.watch", "services.runs.actions:watch", "Follow a run until it ends."),
+    Action(
+        "train.watch",
+        "services.runs.actions:watch",
+        "Follow a run until it ends.",
+        outlives="The run goes on; train.cancel stops it.",
+    ),
     Action("train.cancel", "services.runs.actions:cancel", "Stop a run after a checkpoint.", writes=True),
     Action(
         "train.resume",
@@ -138,6 +151,7 @@ _TABLE = (
         "hybrid_tui.demo:run",
         "The whole job on example data: scan, train, evaluate, register, promote, answer.",
         writes=True,
+        outlives="A training run it started goes on; the demo called again takes it up, train.cancel stops it.",
     ),
 )
 

@@ -41,6 +41,10 @@ def main(words: list[str], args: argparse.Namespace) -> int:
         result = asyncio.run(action.function()(ctx, params))
     except HybridError:
         raise
+    except KeyboardInterrupt:
+        reporter.close()
+        print(f"Interrupted. {action.outlives}".strip(), file=sys.stderr)
+        return 130
     except OSError as error:
         raise _plain(error, action.name) from error
     except Exception as error:
