@@ -96,7 +96,7 @@ def _number(name: str, value: int | float) -> str:
         return formats.rate(value, "tokens")
     if name == "seconds" or name.endswith(("_s", "_seconds")):
         return formats.duration(value)
-    if name.endswith(("_at", "last_used")):
+    if name == "at" or name.endswith(("_at", "last_used")):
         return formats.moment(value)
     if name.endswith(_SHARES):
         return formats.percent(value)

@@ -23,6 +23,7 @@ class Outer(msgspec.Struct, frozen=True):
     accuracy: float
     rows: tuple[Inner, ...]
     note: str = ""
+    at: float | None = None
 
 
 def text(result: object) -> str:
@@ -36,6 +37,7 @@ def test_units_follow_the_names_and_brackets_stay() -> None:
     for part in ("0.2 s", "114 tokens/s", "85.8 %", "1.5 kB", "[red]x[/red]"):
         assert part in said
     assert "note" not in said
+    assert "1,795" not in text(Outer(0, 0, 0, (), at=1_795_408_737.0))
 
 
 def test_long_lists_are_counted_and_digests_shortened_in_tables() -> None:
