@@ -68,6 +68,7 @@ def _present(value: Any) -> bool:
 
 
 def _words(name: str) -> str:
+    name = name.replace("tokens_s", "speed")
     for suffix in ("_bytes", "_at", "_s"):
         name = name.removesuffix(suffix)
     return name.replace("_", " ")
