@@ -102,7 +102,7 @@ def _torch(python: Path, venv: Path) -> bool:
         _say(f"{TORCH}" + (f": the CUDA build, about {CUDA_DISK_GB} GB on disk" if sys.platform == "linux" else ""))
         _pip(python, venv, [TORCH], "torch")
         return True
-    _say(f"{TORCH}, the CPU build (no NVIDIA GPU here): about 0.7 GB on disk")
+    _say(f"{TORCH}, the CPU build (no NVIDIA GPU here): about 0.9 GB on disk")
     _cpu_torch(python, venv)
     return True
 

@@ -141,16 +141,17 @@ def test_interrupt_ends_with_130(box: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job has Ctrl+C ignored, and so would its children: the scan then ran to its end.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert process.stderr.readline(), "the scan reports progress"
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, said = process.communicate(timeout=60)
-    if process.returncode != 0:  # 0: the whole disk was scanned before the signal came
-        assert process.returncode == 130
-        assert "Interrupted" in said
-    assert time.monotonic() - began < 20  # a scan of the whole disk takes longer on a busy box
+    assert process.returncode == 130
+    assert "Interrupted" in said
+    assert time.monotonic() - began < 5
     assert "Traceback" not in said
 
 
