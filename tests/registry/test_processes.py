@@ -109,6 +109,7 @@ def test_processes_that_add_and_promote_at_once_lose_nothing(workspace: Workspac
     ]
     said = _at_once(workspace, adding + promoting)
     added = [answer for answers in said[:4] for answer in answers]
+    assert not [a for a in added if "version" not in a], [a for a in added if "version" not in a]
     numbers = [answer["version"] for answer in added]
     assert sorted(numbers) == list(range(2, 22)), numbers  # each got its own number, none is missing
     for answers in said[:4]:
