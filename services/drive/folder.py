@@ -227,8 +227,7 @@ class FolderStore(Store):
     def _status(self) -> StoreStatus:
         there = next(p for p in (self.root, *self.root.parents) if p.is_dir())
         disk = shutil.disk_usage(there)
-        unfinished = self.root / INCOMING
-        begun = [p for p in unfinished.iterdir() if p.is_dir()] if unfinished.is_dir() else []
+        begun = _folders(self.root / INCOMING)
         return StoreStatus(
             kind=self.kind,
             label=self.label,
@@ -241,8 +240,25 @@ class FolderStore(Store):
             total_bytes=disk.total,
             promises=_PROMISES,
             unfinished=len(begun),
-            unfinished_bytes=sum(f.stat().st_size for p in begun for f in p.rglob("*") if f.is_file()),
+            unfinished_bytes=sum(_bytes_of(folder) for folder in begun),
         )
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [path for path in parent.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _bytes_of(folder: Path) -> int:
+    """Bytes of the files below ``folder``. What its writer renames or removes meanwhile is passed over."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(at, name).lstat().st_size
+    return total
 
 
 def _read(file: Path) -> bytes | None:
