@@ -382,7 +382,7 @@ class Attempt:
             if self.terminated or (self.run_dir / "control" / "cancel").exists():
                 self.stopping_since = now
                 self._enter("stopping", "the supervisor was told to stop" if self.terminated else "cancelled")
-                child.terminate()
+                os.kill(child.pid, signal.SIGTERM)  # Popen.terminate would reap it, were it gone already
         elif now - self.stopping_since > self.grace and not self.killed_by_us:
             self.killed_by_us = True
             _kill_group(child.pid)

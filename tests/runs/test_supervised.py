@@ -128,9 +128,22 @@ def test_kill_9_of_the_trainer_fails_with_its_cause_and_resumes(submit: Submit) 
     local.resume(run_dir)
     until(lambda: view.read(run_dir).attempt == 2 and view.read(run_dir).phase == "running")
     local.cancel(run_dir)
-    assert ended(run_dir).phase == "cancelled"
+    seen = ended(run_dir)
+    assert seen.phase == "cancelled", seen.reason
     first = next(e for e in events.Follower(run_dir).all() if e.attempt == 2 and e.ev == "metric")
     assert first.data["step"] == saved + 1
+
+
+def test_a_trainer_that_has_stopped_before_it_is_told_counts_as_cancelled(submit: Submit) -> None:
+    run_dir = submit("steps=1000", "checkpoint=100000")
+    at_step(run_dir, 2)
+    supervisor, trainer = supervisor_of(run_dir), trainer_of(run_dir)
+    supervisor.suspend()
+    local.cancel(run_dir)
+    until(lambda: trainer.status() == psutil.STATUS_ZOMBIE)
+    supervisor.resume()
+    seen = ended(run_dir)
+    assert seen.phase == "cancelled", seen.reason
 
 
 def test_kill_9_of_the_supervisor_takes_the_trainer_along_and_the_run_is_lost(submit: Submit) -> None:
