@@ -18,7 +18,7 @@ import msgspec
 from hybrid_tui import actions
 from services import workspace as workspaces
 from services.context import Context, NeedsYes, Progress
-from services.errors import BadInput, HybridError
+from services.errors import BadInput, CheckFailed, HybridError
 from services.workspace import Workspace
 
 
@@ -80,8 +80,14 @@ def _print_laid_out(result: Any) -> None:
 
 
 def print_error(error: HybridError, *, as_json: bool) -> int:
-    """The error's sentence and hint on stderr (and as JSON on stdout if asked). Returns its exit code."""
+    """The error's sentence and hint on stderr (and as JSON on stdout if asked). Returns its exit code.
+
+    A failed check prints its result on stdout as a passed one does.
+    """
     print(f"{error}{' ' + error.hint if error.hint else ''}", file=sys.stderr)
+    if isinstance(error, CheckFailed):
+        print_result(error.result, as_json=as_json)
+        return error.exit_code
     plan = error.plan if isinstance(error, NeedsYes) else None
     if as_json:
         document = {"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}}

@@ -6,7 +6,7 @@ Exit codes of ``--run``: 0 done, 1 the operation failed, 2 bad usage or bad inpu
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class HybridError(Exception):
@@ -29,6 +29,14 @@ class Refused(HybridError):
     """The operation is possible but not allowed now: read-only, a gate, a lost race, a missing yes."""
 
     exit_code = 3
+
+
+class CheckFailed(Refused):
+    """A check found something broken. ``result`` is the check's whole result, printed as any other."""
+
+    def __init__(self, message: str, result: Any, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.result = result
 
 
 class StoreUnreachable(HybridError):
