@@ -20,7 +20,7 @@ class Item(msgspec.Struct, frozen=True):
     ``id`` is "kind:name", stable from scan to scan, what ``storage.clean items=`` takes. ``bytes`` counts a hard link
     once within the item; ``freed_bytes`` counts a file only if every one of its names lies in the item.
     ``last_used`` is the newest access or change of a regular file in it, Unix seconds. ``used_by`` names what holds it
-    now ("python (4711)", "banking@deployed"). ``suggested``: it is among what "mark all that is safe" marks: risk none or
+    now ("python (4711)", "banking@deployed"). ``suggested``: "mark all that is safe" marks it: its risk is none or
     low, nobody holds it. ``note`` is one more sentence, "" if none.
     """
 
@@ -98,7 +98,7 @@ class CleanPlan(msgspec.Struct, frozen=True):
     """What a clean-up would do, computed and kept before anything is done; ``storage.clean plan=ID`` does just this.
 
     ``scope`` says it in words. ``freed_bytes`` counts a file only if all its names are in the plan; until the trash is
-    emptied nothing is free. ``moves_bytes`` is what would be moved. ``id`` is "" when nothing could be kept (read-only).
+    emptied nothing is free. ``moves_bytes`` is what would be moved. ``id`` is "" when it could not be kept (read-only).
     """
 
     id: str
