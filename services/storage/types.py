@@ -53,7 +53,8 @@ class Scan(msgspec.Struct, frozen=True):
     is mounted there. ``last_used`` is as for a Folder.
 
     ``read_directories`` were read now; ``reused_directories`` taken over from the kept index, since nothing in them was
-    added, removed or renamed. ``age`` is the seconds since this was read: 0 for a scan that was just made.
+    added, removed or renamed. ``age`` is the seconds since this was read: 0 for a scan that was just made. ``problems``
+    says in words what was wrong with the kept index, which never stops a scan.
     """
 
     path: str
@@ -72,6 +73,7 @@ class Scan(msgspec.Struct, frozen=True):
     read_directories: int = 0
     reused_directories: int = 0
     age: float = 0.0
+    problems: tuple[str, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -79,7 +81,8 @@ class Row(msgspec.Struct, frozen=True):
 
     ``name`` is the last part of ``path``, or the path below the explored folder where files of any depth are listed.
     Sizes, ``files``, ``last_used``, ``finished`` and ``last_bytes`` are as for a Folder; ``share`` is of the explored
-    folder's bytes, 0 to 1.
+    folder's bytes, 0 to 1. ``counted_elsewhere``: a file with several names, whose bytes are counted at another of them
+    and are 0 here.
     """
 
     path: str
@@ -92,6 +95,7 @@ class Row(msgspec.Struct, frozen=True):
     share: float
     finished: bool = True
     last_bytes: int | None = None
+    counted_elsewhere: bool = False
 
 
 class Explored(msgspec.Struct, frozen=True):
@@ -115,6 +119,7 @@ class Explored(msgspec.Struct, frozen=True):
     unreadable: tuple[str, ...] = ()
     other_mounts: tuple[str, ...] = ()
     last_used: float | None = None
+    problems: tuple[str, ...] = ()
 
 
 class Largest(msgspec.Struct, frozen=True):
