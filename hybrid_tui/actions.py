@@ -57,6 +57,13 @@ _TABLE = (
     Action("storage.usage", "services.storage.actions:usage", "Disk: total, used, free, against the budgets."),
     Action("storage.scan", "services.storage.actions:scan", "What fills a folder, as du counts it, largest first."),
     Action(
+        "storage.explore",
+        "services.storage.explore:explore",
+        "One level of a folder, sorted and filtered, at once if it was scanned before.",
+    ),
+    Action("storage.largest", "services.storage.explore:largest", "The largest files or folders at any depth."),
+    Action("storage.types", "services.storage.explore:types", "What kinds of files fill a folder, by their endings."),
+    Action(
         "storage.caches",
         "services.storage.actions:caches",
         "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes.",

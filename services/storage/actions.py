@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from services.context import Context, Progress
 from services.errors import HybridError
-from services.storage import disk, kinds, paths
+from services.storage import disk, kinds, paths, scanning
 from services.storage.scanner import Scanner
 from services.storage.types import Cache, Caches, DiskUsage, Scan
 
@@ -35,6 +35,9 @@ class ScanParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cross_mounts: Annotated[
         bool, Meta(description="Count what other disks hold that are mounted below, as du does without -x.")
     ] = False
+    full: Annotated[bool, Meta(description="Read everything again, also what looks unchanged since the last scan.")] = (
+        False
+    )
 
 
 class CachesParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,28 +51,21 @@ async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
 
 
 async def scan(ctx: Context, params: ScanParams) -> Scan:
-    """What fills a folder. Results so far are reported as ``Progress.partial``; cancelling the task stops the scan.
+    """What fills a folder. Results so far are reported as ``Progress.partial``, at first the last scan's if it was kept
+    (its ``age`` is not 0). Folders unchanged since are taken over from that unless ``full``. Cancelling the task stops
+    the scan.
 
     Raises BadInput when the path is no readable folder.
     """
-    path = paths.actual(params.path or str(ctx.workspace.root))
+    path = scanning.folder(ctx, params.path)
 
     def report(so_far: Scan) -> None:
         ctx.report(Progress("scan", so_far.total_bytes, None, "bytes", f"{so_far.files:,} files", so_far))
 
-    stop = threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def work() -> Scan:
-        return Scanner(
-            path,
-            top=params.top,
-            cross_mounts=params.cross_mounts,
-            on_partial=lambda so_far: _post(loop, stop, report, so_far),
-            cancelled=stop,
-        ).run()
-
-    return await _in_thread(work, stop)
+    found = await scanning.scan(
+        ctx, path, top=params.top, full=params.full, cross_mounts=params.cross_mounts, report=report
+    )
+    return found.scan
 
 
 async def caches(ctx: Context, _params: CachesParams) -> Caches:

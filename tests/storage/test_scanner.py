@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from services.errors import BadInput
 from services.storage import paths
-from services.storage.scanner import MAX_OPEN, Scanner
+from services.storage.scanner import Scanner
 from services.storage.types import Scan
+from services.storage.walk import MAX_OPEN
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else or to mount")
 
@@ -184,7 +185,7 @@ def test_last_used_comes_from_files_only(tmp_path: Path) -> None:
 
 
 def test_trees_deeper_than_a_path_may_be_long_or_descriptors_may_be_open(tmp_path: Path) -> None:
-    depth = 4 * MAX_OPEN
+    depth = 20 * MAX_OPEN
     here = os.open(tmp_path, os.O_RDONLY)
     for index in range(depth):
         name = f"{index:04}" + "n" * 20
