@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.storage.kinds import places
+from services.storage.kinds.hub_items import list_hub
 from services.storage.kinds.rule import Box, Kind, each_entry
 
 
@@ -27,7 +28,7 @@ def _xet(box: Box) -> list[Path]:
 
 KINDS: tuple[Kind, ...] = (
     Kind(
-        "huggingface", "Hugging Face hub: models and datasets", hub_place, each_entry,
+        "huggingface", "Hugging Face hub: models and datasets", hub_place, list_hub,
         "from_pretrained or `hf download` fetches them again; private ones need a sign-in.", usual=True,
     ),
     Kind(

@@ -89,9 +89,7 @@ class Look:
             self.kind.list(self)
             if self.kind.whole:
                 for place in self.places:
-                    measure.walk(
-                        place, self.rest, self.box.stop, self.tick, fences=self._fences, skip=self._done
-                    )
+                    measure.walk(place, self.rest, self.box.stop, self.tick, fences=self._fences, skip=self._done)
         return self.kind_items()
 
     def measure(self, *parts: str) -> Tally:
@@ -100,6 +98,11 @@ class Look:
         for path in parts:
             measure.walk(path, tally, self.box.stop, self.tick, fences=self._fences)
         return tally
+
+    def take(self, path: str, tally: Tally) -> None:
+        """Count ``path``, which was measured as ``tally``, as a part of the kind that is no item."""
+        self.rest.merge(tally)
+        self._done.add(path)
 
     def add(
         self,
