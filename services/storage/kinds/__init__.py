@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from services.storage.kinds import huggingface, node, python, torch
+from services.storage.kinds import docker, huggingface, languages, node, own, projects, python, system, torch
 from services.storage.kinds.rule import Kind
 
-KINDS: tuple[Kind, ...] = (*huggingface.KINDS, *torch.KINDS, *python.KINDS, *node.KINDS)
+KINDS: tuple[Kind, ...] = (
+    *huggingface.KINDS,
+    *torch.KINDS,
+    *python.KINDS,
+    *node.KINDS,
+    *languages.KINDS,
+    *system.KINDS,
+    *own.KINDS,
+    *projects.KINDS,
+    *docker.KINDS,
+)
 """Every kind that is built in, in the order they are measured."""

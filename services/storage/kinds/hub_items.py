@@ -6,7 +6,6 @@ shared payloads included. One difference, on the safe side: a blob that another 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable
 
@@ -20,6 +19,7 @@ from services.storage.kinds.hub_scan import (
     scan_repo,
     scan_store,
 )
+from services.storage.kinds.locks import is_locked
 from services.storage.kinds.measure import Tally
 from services.storage.kinds.rule import Look, names
 
@@ -233,23 +233,6 @@ class Hub:
                 note="Left by downloads; nothing waits for them.", restore="Made anew by the next download.",
             )  # fmt: skip
         return held
-
-
-def is_locked(path: str) -> bool:
-    """Whether another open file holds the lock of ``path`` (flock); false when it may not be opened."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
 
 
 def _groups(repo: Repo, detached: list[Revision]) -> list[list[Revision]]:

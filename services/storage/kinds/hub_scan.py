@@ -24,8 +24,8 @@ _TYPE = 0o170000
 _PAYLOAD = re.compile(r"[0-9a-f]{64}")
 
 Blob = tuple[int, int, tuple[int, int] | None, float, float, float]
-"""Blocks, names it has, its device and inode if it has several, last access, change of content (both 0 for a link), change of
-status. A plain tuple, since a big cache has many."""
+"""Blocks, names it has, its device and inode if it has several, last access and change of content (both 0 for a link),
+change of status. A plain tuple, since a big cache has many."""
 
 
 @dataclass(slots=True)

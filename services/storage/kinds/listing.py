@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from services.errors import BadInput, nearest
 from services.storage import kinds, paths
 from services.storage.kinds import places
+from services.storage.kinds.custom import own_kinds
 from services.storage.kinds.rule import Box, Kind, Look
 from services.storage.reclaim import KindItems
 from services.workspace import Workspace
@@ -40,9 +41,9 @@ def list_kinds(
     return _Listing(box, choose(workspace, names), on_partial or (lambda _: None)).run()
 
 
-def choose(_workspace: Workspace, names: Sequence[str]) -> tuple[Kind, ...]:
+def choose(workspace: Workspace, names: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds called ``names``, or all. Raises BadInput naming the nearest for one that does not exist."""
-    table = {kind.name: kind for kind in kinds.KINDS}
+    table = {kind.name: kind for kind in (*own_kinds(workspace), *kinds.KINDS)}  # a built-in one keeps its name
     for name in names:
         if name not in table:
             raise BadInput(
@@ -66,7 +67,7 @@ class _Listing:
         shown: dict[str, tuple[str, ...]] = {}
         claimed: set[str] = set()
         # Also those not asked for: what is theirs must not count here
-        for kind in kinds.KINDS:
+        for kind in dict.fromkeys((*kinds.KINDS, *chosen)):
             if kind in chosen or kind.whole:
                 written = [str(place) for place in kind.places(box)]
                 shown[kind.name] = tuple(paths.shown(place) for place in written)
@@ -83,10 +84,13 @@ class _Listing:
             for kind in chosen
         ]  # fmt: skip
 
+        for look in self._looks:
+            look.exists = bool(look.kind.exists(box) if look.kind.exists else look.places)
+
     def run(self) -> tuple[KindItems, ...]:
         self._on_partial(self._so_far())
         for look in self._looks:
-            if look.places and not self._box.stop.is_set():
+            if look.exists and not self._box.stop.is_set():
                 look.run()
                 self._tick()
         return self._so_far()

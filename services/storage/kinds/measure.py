@@ -80,6 +80,8 @@ def walk(
     ``fences`` are folders of other kinds: left out and noted in ``tally.fenced``; ``skip`` is left out silently.
     ``tick`` is called after each folder.
     """
+    if path in skip:
+        return
     try:
         status = os.lstat(path)
     except OSError:

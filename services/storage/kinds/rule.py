@@ -38,6 +38,7 @@ class Kind:
     ``whole``: all that lies in its places counts as its size, also what is no item; else only its items do, since its
     places hold other things too. ``restore`` and ``risk`` hold for items that say nothing else. ``budgeted`` and
     ``command`` are as for KindItems. ``usual``: it is shown in the list of caches also where it does not exist.
+    ``exists`` is for a kind that has no place of its own; ``problem`` says what is wrong with its description.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Kind:
     whole: bool = True
     command: str = ""
     usual: bool = False
+    exists: Callable[[Box], bool] | None = None
+    problem: Callable[[Box], str] | None = None
 
 
 class Look:
@@ -71,13 +74,14 @@ class Look:
         self.kind = kind
         self.box = box
         self.places = places
-        self.problem = ""
+        self.exists = bool(places)
+        self.problem = kind.problem(box) if kind.problem else ""
         self.tick = tick
         self.items: list[Item] = []
         self.removable = Tally()
         self.rest = Tally()
         self._shown = shown
-        self._fences = fences
+        self.fences = fences
         self._done: set[str] = set()
         self._open: Tally | None = None  # being walked just now
         self._measured = False
@@ -85,18 +89,18 @@ class Look:
     def run(self) -> KindItems:
         """List and measure everything."""
         self._measured = True
-        if self.places:
+        if self.exists:
             self.kind.list(self)
             if self.kind.whole:
                 for place in self.places:
-                    measure.walk(place, self.rest, self.box.stop, self.tick, fences=self._fences, skip=self._done)
+                    measure.walk(place, self.rest, self.box.stop, self.tick, fences=self.fences, skip=self._done)
         return self.kind_items()
 
     def measure(self, *parts: str) -> Tally:
         """The size of ``parts`` together, without making an item or counting them."""
         tally = Tally()
         for path in parts:
-            measure.walk(path, tally, self.box.stop, self.tick, fences=self._fences)
+            measure.walk(path, tally, self.box.stop, self.tick, fences=self.fences)
         return tally
 
     def take(self, path: str, tally: Tally) -> None:
@@ -126,7 +130,7 @@ class Look:
             if not counted:
                 self._open = None
             for path in parts:
-                measure.walk(path, tally, self.box.stop, self.tick, fences=self._fences)
+                measure.walk(path, tally, self.box.stop, self.tick, fences=self.fences)
             self._open = None
         if counted:
             (self.rest if tally.fenced else self.removable).merge(tally)
@@ -165,10 +169,10 @@ class Look:
             kind=self.kind.name,
             title=self.kind.title,
             paths=self._shown,
-            exists=bool(self.places),
-            bytes=total.bytes if self._measured or not self.places else None,
-            freed_bytes=self.removable.freed_bytes if self._measured or not self.places else None,
-            files=total.files if self._measured or not self.places else None,
+            exists=self.exists,
+            bytes=total.bytes if self._measured or not self.exists else None,
+            freed_bytes=self.removable.freed_bytes if self._measured or not self.exists else None,
+            files=total.files if self._measured or not self.exists else None,
             last_used=total.last_used,
             restore=self.kind.restore,
             risk=self.kind.risk,
@@ -183,13 +187,34 @@ def each_entry(look: Look) -> None:
     """The simplest rule: whatever lies directly in a place is an item."""
     for place in look.places:
         for name in names(place):
-            look.add(name if len(look.places) == 1 else f"{Path(place).name}/{name}", f"{place}/{name}")
+            look.add(_within(look, place, name), f"{place}/{name}")
+
+
+def known_entries(**notes: str) -> Callable[[Look], None]:
+    """A rule for a place that may hold other things too: only the entries named here are items, "_" standing for "-".
+
+    The text is the item's note.
+    """
+
+    def list_known(look: Look) -> None:
+        for place in look.places:
+            present = set(names(place))
+            for name, note in notes.items():
+                for written in {name, name.replace("_", "-")} & present:
+                    look.add(_within(look, place, written), f"{place}/{written}", note=note)
+
+    return list_known
 
 
 def whole_place(look: Look) -> None:
     """Each place is one item."""
     for place in look.places:
-        look.add(Path(place).name, place)
+        look.add("/".join(Path(place).parts[-2:]), place)
+
+
+def _within(look: Look, place: str, name: str) -> str:
+    """A name for ``name`` in ``place``, unique among the kind's places."""
+    return name if len(look.places) == 1 else f"{'/'.join(Path(place).parts[-2:])}/{name}"
 
 
 def names(folder: str) -> list[str]:
