@@ -68,6 +68,7 @@ _TABLE = (
         "services.storage.actions:caches",
         "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes.",
     ),
+    Action("storage.items", "services.storage.actions:items", "All that can go, by cache kind, item by item."),
     Action(
         "store.status",
         "services.drive.actions:status",

@@ -54,6 +54,8 @@ def _table(title: str, rows: Any) -> RenderableType:
 
 def _brief(name: str, value: Any) -> str:
     """A value in a table's cell: long lists are counted, digests shortened; ``--json`` and ``show`` have all of it."""
+    if isinstance(value, (tuple, list)) and value and isinstance(value[0], msgspec.Struct):
+        return f"{len(value)} {_words(name)}"
     if isinstance(value, (tuple, list, dict)) and len(value) > 3:
         return f"{len(value)} {_words(name)}"
     if isinstance(value, (tuple, list)):

@@ -7,10 +7,11 @@ A bad file never stops the program: the value falls back to its default and a wa
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -58,6 +59,24 @@ class Panel(msgspec.Struct, frozen=True):
     keys: Annotated[dict[str, str], Meta(description='Own keys by binding id, e.g. {"app.help" = "f1"}.')] = {}
 
 
+class OwnKind(msgspec.Struct, frozen=True):
+    """A cache kind of the project's own, [kinds.NAME]: what lies in ``paths`` and matches ``pattern`` can go."""
+
+    paths: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="Folders, relative to the workspace, or with ~.")
+    ] = ()
+    title: Annotated[str, Meta(description="What it is, in a few words; the name when left out.")] = ""
+    pattern: Annotated[
+        str, Meta(pattern=r"^[^/]+$", description="Which of the folders' entries can go, as in the shell: run-*.")
+    ] = "*"
+    risk: Annotated[
+        Literal["none", "low", "high"],
+        Meta(description="none: it comes back by itself; low: by a download or a rebuild; high: perhaps never."),
+    ] = "high"
+    restore: Annotated[str, Meta(description="How it comes back, as a sentence.")] = ""
+    budgeted: Annotated[bool, Meta(description="It counts against [disk] caches_gb.")] = False
+
+
 class Settings(msgspec.Struct, frozen=True):
     """All settings; one attribute a section."""
 
@@ -66,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True):
     model: Model = Model()
     inference: Inference = Inference()
     panel: Panel = Panel()
+    kinds: dict[str, OwnKind] = {}
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -77,7 +97,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
 def sections() -> dict[str, type[msgspec.Struct]]:
     """Section name → its type, in the order of the file."""
-    return {f.name: type(f.default) for f in msgspec.structs.fields(Settings)}
+    fields = msgspec.structs.fields(Settings)
+    return {f.name: type(f.default) for f in fields if isinstance(f.default, msgspec.Struct)}
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -85,13 +106,14 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
     warnings: list[str] = []
     raw = _read(path, warnings)
     kinds = sections()
+    own = _own_kinds(path.name, raw.pop("kinds", {}), warnings)
     for name in raw.keys() - kinds.keys():
-        warnings.append(f"{path.name}: unknown section [{name}]{nearest(name, list(kinds))}")
+        warnings.append(f"{path.name}: unknown section [{name}]{nearest(name, [*kinds, 'kinds'])}")
     values: dict[str, Any] = {
         name: _section(path.name, name, kind, raw.get(name, {}), warnings) for name, kind in kinds.items()
     }
     _environment(values, os.environ if environ is None else environ, warnings)
-    return Loaded(Settings(**values), tuple(warnings))
+    return Loaded(Settings(**values, kinds=own), tuple(warnings))
 
 
 def _read(path: Path, warnings: list[str]) -> dict[str, Any]:
@@ -121,6 +143,24 @@ def _section(file: str, name: str, kind: type[msgspec.Struct], raw: Any, warning
         except msgspec.ValidationError as error:
             warnings.append(f"{file}: [{name}] {key} = {value!r} is not usable ({error}); the default is used.")
     return kind(**good)
+
+
+def _own_kinds(file: str, raw: Any, warnings: list[str]) -> dict[str, OwnKind]:
+    """The sections [kinds.NAME]; one without usable paths is left out, for a default would be a guess."""
+    if not isinstance(raw, dict):
+        warnings.append(f"{file}: [kinds] must hold sections [kinds.NAME]; it is not used.")
+        return {}
+    found: dict[str, OwnKind] = {}
+    for name, section in raw.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            warnings.append(f"{file}: [kinds.{name}] is not used: a name has small letters, digits and dashes.")
+            continue
+        kind = _section(file, f"kinds.{name}", OwnKind, section, warnings)
+        if isinstance(kind, OwnKind) and kind.paths:
+            found[name] = kind
+        else:
+            warnings.append(f'{file}: [kinds.{name}] is not used: it needs paths = ["FOLDER", …].')
+    return found
 
 
 def _environment(values: dict[str, Any], environ: Mapping[str, str], warnings: list[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import threading
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -13,9 +12,9 @@ import msgspec
 from msgspec import Meta
 
 from services.context import Context, Progress
-from services.errors import HybridError
-from services.storage import disk, kinds, paths, scanning
-from services.storage.scanner import Scanner
+from services.storage import disk, paths, scanning
+from services.storage.kinds import listing
+from services.storage.reclaim import KindItems, Reclaimable
 from services.storage.types import Cache, Caches, DiskUsage, Scan
 
 T = TypeVar("T")
@@ -44,6 +43,14 @@ class CachesParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``storage.caches`` takes no parameters: every known cache is found by its own tool's settings."""
 
 
+class ItemsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of ``storage.items``."""
+
+    kinds: Annotated[
+        tuple[str, ...], Meta(description="Cache kinds to look at (pip, huggingface, pycache, …); all when left out.")
+    ] = ()
+
+
 async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
     """The disk's total, used and free bytes, and in words which budgets are broken."""
     path = paths.actual(params.path or str(ctx.workspace.root))
@@ -68,30 +75,81 @@ async def scan(ctx: Context, params: ScanParams) -> Scan:
     return found.scan
 
 
-async def caches(ctx: Context, _params: CachesParams) -> Caches:
-    """Every known cache with its size, largest first; sizes so far are reported as ``Progress.partial``."""
+async def items(ctx: Context, params: ItemsParams) -> Reclaimable:
+    """All that can go, by cache kind, largest first; results so far are reported as ``Progress.partial``.
+
+    Raises BadInput for an unknown kind.
+    """
+    listing.choose(ctx.workspace, params.kinds)  # a wrong name is met before any thread starts
     budget = round(ctx.workspace.settings.disk.caches_gb * disk.GB)
-    stop = threading.Event()
-    loop = asyncio.get_running_loop()
+
+    def report(so_far: Reclaimable) -> None:
+        done = sum(kind.bytes is not None for kind in so_far.kinds)
+        ctx.report(Progress("items", done, len(so_far.kinds), "kinds", partial=so_far))
+
+    return await _listed(ctx, params.kinds, functools.partial(_reclaimable, budget=budget), report)
+
+
+async def caches(ctx: Context, _params: CachesParams) -> Caches:
+    """Every known cache with its size, largest first; sizes so far are reported as ``Progress.partial``.
+
+    These are the kinds that count against the caches' budget; of those that are not there only the usual ones.
+    """
+    budget = round(ctx.workspace.settings.disk.caches_gb * disk.GB)
+    budgeted = listing.budgeted(ctx.workspace)
 
     def report(so_far: Caches) -> None:
         done = sum(cache.bytes is not None for cache in so_far.caches)
         ctx.report(Progress("caches", done, len(so_far.caches), "caches", partial=so_far))
 
-    def work() -> Caches:
-        found = [_unmeasured(kind) for kind in kinds.KINDS]
+    return await _listed(ctx, budgeted, functools.partial(_caches, budget=budget), report)
 
-        def post(index: int, cache: Cache) -> None:
-            found[index] = cache
-            _post(loop, stop, report, _sum_up(found, budget, complete=False))
 
-        for index, cache in enumerate(found):
-            post(index, cache)
-            if cache.exists:
-                found[index] = _measured(cache, stop, functools.partial(post, index))
-        return _sum_up(found, budget, complete=not stop.is_set())
+async def _listed(
+    ctx: Context,
+    names: tuple[str, ...],
+    result: Callable[..., T],
+    report: Callable[[T], None],
+) -> T:
+    """``result(kinds, complete=…)`` of the kinds called ``names``, measured in a thread and reported on the way."""
+    stop = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> T:
+        def post(so_far: tuple[KindItems, ...]) -> None:
+            _post(loop, stop, report, result(so_far, complete=False))
+
+        found = listing.list_kinds(ctx.workspace, names, stop=stop, on_partial=post)
+        return result(found, complete=not stop.is_set())
 
     return await _in_thread(work, stop)
+
+
+def _reclaimable(found: tuple[KindItems, ...], *, budget: int, complete: bool) -> Reclaimable:
+    total = sum(kind.bytes or 0 for kind in found if kind.budgeted)
+    problem = disk.caches_problem(total, budget)
+    return Reclaimable(found, total, budget, complete, (problem,) if problem else ())
+
+
+def _caches(found: tuple[KindItems, ...], *, budget: int, complete: bool) -> Caches:
+    total = sum(kind.bytes or 0 for kind in found)
+    problem = disk.caches_problem(total, budget)
+    shown = tuple(_cache(kind) for kind in found if kind.exists or kind.kind in listing.USUAL)
+    return Caches(shown, total, budget, complete, (problem,) if problem else ())
+
+
+def _cache(kind: KindItems) -> Cache:
+    return Cache(
+        kind.kind,
+        kind.title,
+        next(iter(kind.paths), ""),
+        kind.exists,
+        kind.bytes,
+        kind.files,
+        kind.last_used,
+        kind.restore,
+        kind.problem,
+    )
 
 
 async def _in_thread(work: Callable[[], T], stop: threading.Event) -> T:
@@ -106,49 +164,3 @@ def _post(loop: asyncio.AbstractEventLoop, stop: threading.Event, report: Callab
     """Report ``value`` in the loop's thread. Nobody listens any more once ``stop`` is set: the loop may be gone."""
     if not stop.is_set():
         loop.call_soon_threadsafe(report, value)
-
-
-def _unmeasured(kind: kinds.Kind) -> Cache:
-    place = str(kind.place(os.environ, kinds.home(os.environ)))
-    exists = os.path.isdir(place)  # noqa: PTH112  (Path.is_dir raises when a folder above may not be entered)
-    size = None if exists else 0
-    return Cache(kind.name, kind.title, paths.shown(place), exists, size, size, None, kind.restore)
-
-
-def _measured(cache: Cache, stop: threading.Event, on_partial: Callable[[Cache], None]) -> Cache:
-    def so_far(scan: Scan) -> Cache:
-        count = scan.unreadable_count
-        return msgspec.structs.replace(
-            cache,
-            bytes=scan.total_bytes,
-            files=scan.files,
-            last_used=scan.last_used,
-            problem=f"{count} folder{'s' * (count != 1)} in it may not be read." if count else "",
-        )
-
-    def report(scan: Scan) -> None:
-        on_partial(so_far(scan))
-
-    try:
-        return so_far(Scanner(paths.actual(cache.path), top=0, on_partial=report, cancelled=stop).run())
-    except HybridError as error:
-        return msgspec.structs.replace(cache, problem=str(error))
-
-
-def _sum_up(found: list[Cache], budget: int, *, complete: bool) -> Caches:
-    """``found`` largest first, those not measured yet last; what lies inside another cache is not summed twice."""
-    places = [(paths.actual(cache.path), cache) for cache in found if cache.exists]
-    total = 0
-    counted: list[str] = []
-    for place, cache in sorted(places, key=lambda pair: len(pair[0])):  # a folder before what lies in it
-        if not any(place == other or place.startswith(other.rstrip("/") + "/") for other in counted):
-            total += cache.bytes or 0
-            counted.append(place)
-    problem = disk.caches_problem(total, budget)
-    return Caches(
-        tuple(sorted(found, key=lambda cache: -1 if cache.bytes is None else cache.bytes, reverse=True)),
-        total,
-        budget,
-        complete,
-        (problem,) if problem else (),
-    )
