@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,20 @@ class Disk(msgspec.Struct, frozen=True):
     budget_gb: Annotated[float, Meta(gt=0, description="How much of the disk may be used in all.")] = 15.0
     min_free_gb: Annotated[float, Meta(ge=0, description="How much must stay free.")] = 5.0
     caches_gb: Annotated[float, Meta(ge=0, description="How much all known caches may take together.")] = 3.0
+
+
+class Cleaning(msgspec.Struct, frozen=True):
+    """How clean-ups treat what they are given."""
+
+    trash_days: Annotated[
+        float, Meta(ge=0, description="The next clean-up deletes for good what has lain in the trash for so many days.")
+    ] = 7.0
+    exclude: Annotated[
+        tuple[str, ...], Meta(description='What holds such a name, or path with a /, stays: ["*.gguf", "~/papers/*"].')
+    ] = ()
+    keep: Annotated[
+        tuple[str, ...], Meta(description='Ids of items that stay, * for any text: ["huggingface:*banking*"].')
+    ] = ()
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -81,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True):
     """All settings; one attribute a section."""
 
     disk: Disk = Disk()
+    cleaning: Cleaning = Cleaning()
     store: Store = Store()
     model: Model = Model()
     inference: Inference = Inference()
@@ -170,11 +185,17 @@ def _environment(values: dict[str, Any], environ: Mapping[str, str], warnings: l
             if variable not in environ:
                 continue
             try:
-                value = msgspec.convert(environ[variable], f.type, strict=False)
+                value = msgspec.convert(_words(environ[variable], f.type), f.type, strict=False)
             except msgspec.ValidationError as error:
                 warnings.append(f"{variable}={environ[variable]!r} is not usable ({error}); it is ignored.")
                 continue
             values[section] = msgspec.structs.replace(values[section], **{f.name: value})
+
+
+def _words(text: str, annotation: Any) -> str | list[str]:
+    """A variable for a list holds its items separated by commas."""
+    bare = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    return [word.strip() for word in text.split(",") if word.strip()] if get_origin(bare) is tuple else text
 
 
 def document() -> str:
@@ -199,4 +220,6 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "{" + ", ".join(f'"{k}" = {_toml(v)}' for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return f'"{value}"' if isinstance(value, str) else str(value)

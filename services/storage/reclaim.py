@@ -1,6 +1,7 @@
 """What can go, what would go, and what went: the types that the kinds, the plans and the panel share.
 
 Sizes are bytes on disk (allocated blocks). Paths are text as ``services.storage.paths.shown`` writes them.
+``notes`` are sentences that a person should read with the result.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class CleanPlan(msgspec.Struct, frozen=True):
     freed_bytes: int
     moves_bytes: int
     files: int
+    notes: tuple[str, ...] = ()
 
 
 class Cleaned(msgspec.Struct, frozen=True):
@@ -127,6 +129,7 @@ class Cleaned(msgspec.Struct, frozen=True):
     disk_freed_bytes: int
     seconds: float
     held: tuple[Held, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -148,6 +151,7 @@ class TrashList(msgspec.Struct, frozen=True):
 
     batches: tuple[Batch, ...]
     total_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -157,6 +161,7 @@ class Restored(msgspec.Struct, frozen=True):
     files: int
     bytes: int
     kept: tuple[Held, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Purged(msgspec.Struct, frozen=True):
@@ -166,6 +171,7 @@ class Purged(msgspec.Struct, frozen=True):
     files: int
     bytes: int
     disk_freed_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -186,3 +192,4 @@ class CleanHistory(msgspec.Struct, frozen=True):
 
     events: tuple[Event, ...]
     total_bytes: int
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,372 @@
+"""One batch: paths renamed into a private folder, compared there with the plan, and then kept, put back or deleted.
+
+A rename takes a whole tree out of everybody's way at once. What is found in it that the plan did not show (a new file,
+one that was changed or swapped) goes back to its old place. Deleting removes only names whose
+device, inode, type, size and time of change are those of the plan, each looked at right before its unlink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+
+from services.storage import paths
+from services.storage.cleaning import moving, tree
+from services.storage.cleaning.records import Dir, Row, StoredPlan, Target, same
+from services.storage.reclaim import Held
+
+Foreign = dict[tuple[int, str], str]
+"""Entries that don't go, and why: the folder's place in the target's list (-1: the target itself), and the name."""
+
+CHANGED = "It was changed after the plan was made."
+NEW = "It appeared after the plan was made."
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+class Batch:
+    """The moved paths of one plan. ``step`` is called with the name of each step before it begins.
+
+    ``folders`` is the batch's own folder for each target; ``rebuilt`` the targets that were moved entry by entry;
+    ``held`` what had to stay or went back. ``files``, ``bytes`` and ``freed`` add up what was moved or deleted.
+    """
+
+    def __init__(
+        self,
+        stored: StoredPlan,
+        folders: list[str],
+        *,
+        stop: threading.Event,
+        report: Callable[[int], None],
+        step: Callable[[str], None] = _nothing,
+    ) -> None:
+        self.targets = stored.targets
+        self.folders = folders
+        self.rebuilt: set[int] = set()
+        self.stamps: dict[int, tuple[int, int]] = {}
+        self.held: list[Held] = []
+        self.files = self.bytes = self.freed = 0
+        self.step = step
+        self._stop = stop
+        self._report = report
+
+    @contextlib.contextmanager
+    def folder(self, n: int) -> Iterator[int]:
+        """A descriptor of the batch's folder that holds target ``n``. Raises OSError."""
+        fd = tree.open_folder(self.folders[n])
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def lies_there(self, n: int) -> bool:
+        """Whether target ``n``, or a part of it, lies in the batch."""
+        try:
+            with self.folder(n) as fd:
+                os.stat(str(n), dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def hold(self, n: int, reason: str, index: int = 0, name: str = "") -> None:
+        """Note that something stays."""
+        self.held.append(Held(paths.shown(self.targets[n].path_of(index, name)), reason))
+
+    # In
+
+    def move(self, n: int, on_rebuild: Callable[[], None]) -> bool:
+        """Rename target ``n`` into the batch; false when it stays, with the reason in ``held``.
+
+        ``on_rebuild`` is called before it is moved entry by entry, which an overlay's lower layers need.
+        """
+        target = self.targets[n]
+        above, _, name = target.text().rpartition("/")
+        try:
+            parent = tree.open_folder(above or "/")
+        except OSError as error:
+            self.hold(n, f"The folder it lay in can't be reached any more: {error.strerror}.")
+            return False
+        try:
+            status = os.fstat(parent)
+            if (status.st_dev, status.st_ino) != (target.parent_dev, target.parent_ino):
+                self.hold(n, "The folder it lay in was replaced after the plan was made.")
+                return False
+            if not _is_planned(target, parent, name):
+                self.hold(n, CHANGED)
+                return False
+            self.step("move")
+            self._rename(n, parent, name, on_rebuild)
+            self.stamps[n] = (status.st_mtime_ns, os.fstat(parent).st_mtime_ns)
+            return True
+        except OSError as error:
+            self.hold(n, _why_not_moved(error))
+            if n in self.rebuilt:
+                self.restore(n)
+            return False
+        finally:
+            os.close(parent)
+
+    def _rename(self, n: int, parent: int, name: str, on_rebuild: Callable[[], None]) -> None:
+        with self.folder(n) as fd:
+            try:
+                moving.rename(name, str(n), old_fd=parent, new_fd=fd)
+            except OSError as error:
+                if error.errno != errno.EXDEV or self.targets[n].row is not None:
+                    raise
+                self.rebuilt.add(n)
+                on_rebuild()
+                moving.rebuild(self.targets[n], parent, name, fd, str(n))
+
+    # Comparing
+
+    def verify(self, n: int) -> None:
+        """Compare target ``n`` with the plan; what the plan did not show goes back. Raises Stopped."""
+        target = self.targets[n]
+        foreign: Foreign = {}
+        with self.folder(n) as fd:
+            if target.row is not None:
+                if same(os.stat(str(n), dir_fd=fd, follow_symlinks=False), target.row):
+                    self.files += 1
+                else:
+                    foreign[-1, ""] = CHANGED
+            else:
+                below = _children(target)
+                for index, here in self._walk(n, fd, foreign):
+                    self._compare(target.dirs[index], index, below[index], here, foreign)
+        self._put_back(n, foreign)
+        if not foreign:
+            self.bytes += target.size
+            self.freed += target.freed
+        self._report(self.files)
+
+    def _walk(
+        self, n: int, fd: int, foreign: Foreign, leaving: Callable[[int, int], None] | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Each folder of the plan that is still the planned one, parents first, with its descriptor.
+
+        Others are foreign; vanished ones are passed over. ``leaving`` is called with a finished folder's place and
+        its parent's descriptor.
+        """
+        cursor = tree.Cursor(fd)
+        entered: list[int] = []
+        lost = -1  # depth of a folder whose content is passed over
+
+        def leave() -> None:
+            cursor.leave()
+            index = entered.pop()
+            if leaving is not None:
+                leaving(index, cursor.fd)
+
+        try:
+            for index, folder in enumerate(self.targets[n].dirs):
+                if self._stop.is_set():
+                    raise tree.Stopped
+                if lost >= 0 and folder.depth > lost:
+                    continue
+                lost = -1
+                while cursor.depth > folder.depth:
+                    leave()
+                if self._enter(cursor, n, index, foreign):
+                    entered.append(index)
+                    yield index, cursor.fd
+                else:
+                    lost = folder.depth
+            while entered:
+                leave()
+        finally:
+            cursor.close()
+
+    def _enter(self, cursor: tree.Cursor, n: int, index: int, foreign: Foreign) -> bool:
+        folder = self.targets[n].dirs[index]
+        name = os.fsdecode(folder.name) if index else ""
+        try:
+            status = cursor.enter(name or str(n))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            foreign[folder.parent, name] = CHANGED
+            return False
+        if (status.st_dev, status.st_ino) == (folder.dev, folder.ino) or n in self.rebuilt:
+            return True
+        cursor.leave()
+        foreign[folder.parent, name] = CHANGED
+        return False
+
+    def _compare(self, folder: Dir, index: int, below: set[str], fd: int, foreign: Foreign) -> None:
+        expected = dict(zip(folder.entries(), folder.rows, strict=True))
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                row = expected.get(entry.name)
+                try:
+                    if row is not None and same(entry.stat(follow_symlinks=False), row):
+                        self.files += 1
+                    elif row is not None:
+                        foreign[index, entry.name] = CHANGED
+                    elif not (entry.name in below and entry.is_dir(follow_symlinks=False)):
+                        foreign[index, entry.name] = CHANGED if entry.name in below else NEW
+                except FileNotFoundError:
+                    continue
+
+    # Back
+
+    def _put_back(self, n: int, foreign: Foreign) -> None:
+        """Return entries to where they were, never over anything; each is noted in ``held``."""
+        for (index, name), reason in foreign.items():
+            self.step("put back")
+            try:
+                with self.folder(n) as fd:
+                    if index < 0:
+                        moving.restore_top(self.targets[n], fd, str(n), stamps=self.stamps.get(n))
+                    else:
+                        moving.restore_entry(self.targets[n], fd, str(n), index, name)
+            except FileNotFoundError:
+                continue  # it went by itself
+            except OSError as error:
+                reason += f" It lies in the trash, since it can't go back: {said(error)}"
+            self.hold(n, reason, max(index, 0), name)
+
+    def restore(self, n: int) -> list[Held]:
+        """Bring target ``n`` back whole. What could not go back stays in the batch, and is returned with the reason."""
+        target = self.targets[n]
+        if not self.lies_there(n):
+            if target.dirs:
+                moving.mend_mode(target)
+            return []
+        self.step("restore")
+        try:
+            with self.folder(n) as fd:
+                kept = moving.restore_top(target, fd, str(n), stamps=self.stamps.get(n))
+        except OSError as error:
+            kept = [("", error)]
+        return [Held(paths.shown("/".join(filter(None, [target.text(), where]))), said(e)) for where, e in kept]
+
+    # Gone
+
+    def purge(self, n: int) -> None:
+        """Delete what target ``n`` consists of by the plan; what the plan did not show goes back. Raises Stopped."""
+        target = self.targets[n]
+        foreign: Foreign = {}
+        full: list[int] = []
+
+        def leaving(index: int, parent: int) -> None:
+            name = os.fsdecode(target.dirs[index].name) if index else str(n)
+            try:
+                os.rmdir(name, dir_fd=parent)
+                self.freed += target.dirs[index].blocks * 512
+            except OSError:
+                full.append(index)
+
+        with self.folder(n) as fd:
+            if target.row is not None:
+                self._unlink([str(n)], [target.row], fd, -1, foreign)
+            for index, here in self._walk(n, fd, foreign, leaving):
+                folder = target.dirs[index]
+                self.step("delete")
+                if not folder.mode & 0o200 and os.geteuid():
+                    os.fchmod(here, stat.S_IMODE(folder.mode) | 0o700)
+                self._unlink(folder.entries(), folder.rows, here, index, foreign)
+                self._report(self.files)
+            for index in full:
+                self._find_new(n, fd, index, foreign)
+        if target.row is not None and (-1, str(n)) in foreign:
+            foreign = {(-1, ""): foreign[-1, str(n)]}
+        self._put_back(n, foreign)
+        with self.folder(n) as fd:
+            for index in full:
+                self._remove_folder(n, fd, index)
+
+    def _unlink(self, names: list[str], rows: list[Row], fd: int, index: int, foreign: Foreign) -> None:
+        """Delete each name that still is the planned file; looked at right before, one by one."""
+        look, unlink = os.stat, os.unlink
+        files = blocks = 0
+        for name, row in zip(names, rows, strict=True):
+            try:
+                status = look(name, dir_fd=fd, follow_symlinks=False)
+                if not same(status, row):
+                    foreign[index, name] = CHANGED
+                    continue
+                unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                foreign[index, name] = f"It can't be deleted: {error.strerror}."
+                continue
+            files += 1
+            if status.st_nlink == 1:
+                blocks += status.st_blocks
+        self.files += files
+        self.freed += blocks * 512
+
+    def _find_new(self, n: int, fd: int, index: int, foreign: Foreign) -> None:
+        """Note what is left in a folder that could not be removed, other than planned subfolders."""
+        target = self.targets[n]
+        below = {os.fsdecode(d.name) for d in target.dirs if d.parent == index}
+        try:
+            here = tree.open_below(fd, [str(n), *target.where(index)])
+        except OSError:
+            return
+        try:
+            for name in os.listdir(here):
+                if name not in below:
+                    foreign.setdefault((index, name), NEW)
+        finally:
+            os.close(here)
+
+    def _remove_folder(self, n: int, fd: int, index: int) -> None:
+        above = [str(n), *self.targets[n].where(index)]
+        with contextlib.suppress(OSError):
+            parent = tree.open_below(fd, above[:-1])
+            try:
+                os.rmdir(above[-1], dir_fd=parent)
+                self.freed += self.targets[n].dirs[index].blocks * 512
+            finally:
+                os.close(parent)
+
+
+def _is_planned(target: Target, parent: int, name: str) -> bool:
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if target.row is not None:
+        return same(status, target.row)
+    top = target.dirs[0]
+    return stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) == (top.dev, top.ino)
+
+
+def _children(target: Target) -> list[set[str]]:
+    """For each folder of the target, the names of its planned subfolders."""
+    below: list[set[str]] = [set() for _ in target.dirs]
+    for folder in target.dirs[1:]:
+        below[folder.parent].add(os.fsdecode(folder.name))
+    return below
+
+
+def _why_not_moved(error: OSError) -> str:
+    reasons = {
+        errno.ENOENT: "It was moved or deleted after the plan was made.",
+        errno.EXDEV: "It lies on another file system than any trash that could be made.",
+        errno.EBUSY: "Something is mounted there, or the system uses it.",
+        errno.EROFS: "It lies on a file system that is mounted read-only.",
+        errno.ENOSPC: "The disk is too full even to move it.",
+    }
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "You may not move it: it, or the folder it lies in, belongs to another user."
+    return reasons.get(error.errno or 0, f"It can't be moved: {error.strerror}.")
+
+
+def said(error: OSError) -> str:
+    """Why something could not go back, as a sentence."""
+    reasons = {
+        errno.EEXIST: "Its old place is taken.",
+        errno.ENOTDIR: "A folder above its old place has become a file or a symbolic link.",
+        errno.ELOOP: "A folder above its old place has become a symbolic link.",
+        errno.EROFS: "Its old place lies on a file system that is mounted read-only.",
+        errno.EACCES: "You may not write to its old place.",
+        errno.EPERM: "You may not write to its old place.",
+        errno.ENOSPC: "The disk is too full.",
+    }
+    return reasons.get(error.errno or 0, f"{error.strerror}.")
