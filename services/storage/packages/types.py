@@ -19,8 +19,8 @@ Step = Literal["swap", "remove", "keep"]
 class Environment(msgspec.Struct, frozen=True):
     """A Python environment of this box. ``bytes`` is all that its package folders (``folders``) hold.
 
-    ``cuda_bytes`` is what its packages for NVIDIA GPUs take. ``python`` is its version ("3.11.7", "3.11" where only that
-    is known). ``problem`` says what could not be read, "" if nothing.
+    ``cuda_bytes`` is what its packages for NVIDIA GPUs take. ``python`` is its version ("3.11.7"; "3.11" where only
+    that is known). ``problem`` says what could not be read, "" if nothing.
     """
 
     path: str
@@ -101,7 +101,7 @@ class Environments(msgspec.Struct, frozen=True):
 class Need(msgspec.Struct, frozen=True):
     """One line of the tree of who needs a package, in the order of a walk; ``depth`` 1 needs the package itself.
 
-    ``requirement`` is what it asks for, as its metadata says. ``extra``: it needs it only for that extra ("" if always).
+    ``requirement`` is what it asks for, as its metadata says. ``extra``: needed only for that extra ("" if always).
     ``again``: this package's own part of the tree was shown above already.
     """
 
@@ -162,8 +162,8 @@ class CudaFinding(msgspec.Struct, frozen=True):
 class CudaAudit(msgspec.Struct, frozen=True):
     """What packages for NVIDIA GPUs cost, in all environments (``environments``: those that have any).
 
-    ``gpu`` says whether this box has such a GPU and how that was told; ``has_gpu`` is the short form. ``total_bytes`` is
-    what they take, ``freed_bytes`` what removing them would give back before any CPU build is installed.
+    ``gpu`` says whether this box has such a GPU and how that was told; ``has_gpu`` is the short form. ``total_bytes``
+    is what they take, ``freed_bytes`` what removing them would give back before any CPU build is installed.
     ``unfinished`` are environments in which a swap was interrupted: packages.restore undoes it.
     """
 
