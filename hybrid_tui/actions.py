@@ -62,6 +62,26 @@ _TABLE = (
         "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes.",
     ),
     Action(
+        "packages.environments",
+        "services.storage.packages.actions:environments",
+        "Python environments of this box (venv, uv, conda, pipx, system) and their sizes.",
+    ),
+    Action(
+        "packages.list",
+        "services.storage.packages.actions:list_packages",
+        "Installed packages by size on disk, what deleting one frees, and files no package claims.",
+    ),
+    Action(
+        "packages.why",
+        "services.storage.packages.actions:why",
+        "Who needs a package, and what is here only because of it.",
+    ),
+    Action(
+        "packages.cuda",
+        "services.storage.packages.actions:audit",
+        "The CUDA audit: packages for NVIDIA GPUs, their cost, and what to do without such a GPU.",
+    ),
+    Action(
         "store.status",
         "services.drive.actions:status",
         "Where models and the registry are kept, and what that place promises.",
