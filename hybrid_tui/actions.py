@@ -82,6 +82,19 @@ _TABLE = (
         "The CUDA audit: packages for NVIDIA GPUs, their cost, and what to do without such a GPU.",
     ),
     Action(
+        "packages.swap",
+        "services.storage.packages.swapping:swap_builds",
+        "Replace an environment's packages for NVIDIA GPUs by CPU builds, proved by importing them.",
+        writes=True,
+        asks=True,
+    ),
+    Action(
+        "packages.restore",
+        "services.storage.packages.swapping:restore",
+        "Undo a swap that was interrupted: everything is moved back.",
+        writes=True,
+    ),
+    Action(
         "store.status",
         "services.drive.actions:status",
         "Where models and the registry are kept, and what that place promises.",

@@ -16,9 +16,8 @@ from services import formats
 from services.context import Context, Progress
 from services.errors import BadInput, nearest
 from services.storage import paths
-from services.storage.packages import cuda, places, sizes
+from services.storage.packages import cuda, holding, places, sizes
 from services.storage.packages.graph import Graph
-from services.storage.packages.places import Place
 from services.storage.packages.sizes import Measured
 from services.storage.packages.types import (
     Brought,
@@ -133,7 +132,7 @@ async def audit(ctx: Context, params: CudaParams) -> CudaAudit:
         rows = list(found.findings)
         return msgspec.structs.replace(
             found,
-            sentences=(told, *cuda.sentences(has_gpu, rows)),
+            sentences=cuda.sentences(has_gpu, rows),
             seconds=time.monotonic() - started,
             complete=not stop.is_set(),
         )
@@ -255,7 +254,7 @@ def _why_sentence(graph: Graph, index: int) -> str:
 def _audited(so_far: CudaAudit, measured: Measured) -> CudaAudit:
     rows = cuda.findings(measured, Graph(measured.records, measured.place.python))
     unfinished = so_far.unfinished
-    if swap_left(measured.place):
+    if holding.unfinished(measured.place.path):
         unfinished = (*unfinished, paths.shown(measured.place.path))
     found = sorted((*so_far.findings, *rows), key=lambda row: (-row.bytes, row.name))
     return msgspec.structs.replace(
@@ -270,8 +269,3 @@ def _audited(so_far: CudaAudit, measured: Measured) -> CudaAudit:
 
 def _indices(measured: Measured) -> list[int]:
     return [index for index, record in enumerate(measured.records) if cuda.is_cuda(record)]
-
-
-def swap_left(place: Place) -> bool:
-    """Whether an interrupted swap left its holding folder in the environment."""
-    return os.path.exists(os.path.join(place.path, ".hybrid-swap", "journal.json"))  # noqa: PTH110, PTH118

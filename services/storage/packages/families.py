@@ -13,8 +13,8 @@ from services.storage.packages.types import Step
 class Family:
     """Names (a pattern over the normalised name) that are treated alike.
 
-    ``replacement`` is the CPU package to install at the same version, "" for none. ``by_build``: both builds have one name,
-    as torch's do, so whether an installed one is for CUDA must be told from its files.
+    ``replacement`` is the CPU package to install at the same version, "" for none. ``by_build``: both builds have
+    one name, as torch's do, so whether an installed one is for CUDA must be told from its files.
     """
 
     pattern: str

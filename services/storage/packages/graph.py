@@ -38,7 +38,8 @@ class Graph:
             self.index.setdefault(record.key, i)
         self._needs: dict[int, list[Edge]] = defaultdict(list)
         self._needed: dict[int, list[Edge]] = defaultdict(list)
-        self._read(marker_environment(python))
+        self._environment = marker_environment(python)
+        self._read(self._environment)
 
     def index_of(self, name: str) -> int | None:
         """The index of the distribution called ``name``, None when it is not installed."""
@@ -53,9 +54,20 @@ class Graph:
         }
         return tuple(sorted(words, key=str.lower))
 
-    def sources(self, index: int) -> set[int]:
-        """Who requires it directly."""
-        return {e.source for e in self._needed[index]} - {index}
+    def sources(self, index: int, *, always: bool = False) -> set[int]:
+        """Who requires it directly; ``always``: those only that do so without an extra."""
+        return {e.source for e in self._needed[index] if not (always and e.extra)} - {index}
+
+    def missing(self, records: Iterable[Record]) -> list[str]:
+        """Requirements of ``records`` (extras aside) that nothing in the environment meets, as "name specifier"."""
+        versions = {record.key: record.version for record in self.records}
+        return [
+            str(requirement)
+            for record in records
+            for requirement in _requirements(record.requires)
+            if _holds(requirement, self._environment, "")
+            and not _met(str(requirement), versions.get(normal(requirement.name), ""))
+        ]
 
     def dependents(self, roots: Iterable[int]) -> set[int]:
         """All that need one of ``roots``, directly or through others; ``roots`` themselves not counted."""

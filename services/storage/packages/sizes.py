@@ -38,7 +38,7 @@ class Measured:
     """An environment's distributions (``records``) and, index by index, what they take.
 
     ``owned`` are the files of each and ``folders_of`` the folders that hold nothing else, by absolute path.
-    ``claimed_again`` are files that a second distribution claims too.
+    ``claimed_again`` are the files that several distributions claim, with all of these.
     """
 
     place: Place
@@ -55,16 +55,17 @@ class Measured:
     outside_bytes: int = 0
     problem: str = ""
     complete: bool = True
-    claimed_again: set[str] = field(default_factory=set)
+    claimed_again: dict[str, set[int]] = field(default_factory=dict)
 
     def freed(self, indices: Iterable[int]) -> int:
         """What deleting these distributions together gives back: files of which no name and no claim is left."""
+        gone = set(indices)
         names: Counter[tuple[int, int]] = Counter()
         known: dict[tuple[int, int], Name] = {}
         folders = 0
-        for index in indices:
+        for index in gone:
             for path, name in self.owned[index]:
-                if path not in self.claimed_again:
+                if self.claimed_again.get(path, gone) <= gone:
                     names[name.inode] += 1
                     known[name.inode] = name
             folders += sum(size for _, size in self.folders_of[index])
@@ -91,7 +92,7 @@ def measure(place: Place, stop: threading.Event) -> Measured:
         if owner.setdefault(path, index) == index:
             _count_outside(result, index, path, seen)
         else:
-            result.claimed_again.add(path)
+            result.claimed_again.setdefault(path, {owner[path]}).add(index)
             result.shared[index] += 1
             result.shared[owner[path]] += 1
     return result
@@ -189,7 +190,7 @@ class _Folder:
         if before != index:
             self.result.shared[before] += 1
             self.result.shared[index] += 1
-            self.result.claimed_again.add(f"{self.folder}/{path}")
+            self.result.claimed_again.setdefault(f"{self.folder}/{path}", {before}).add(index)
 
     def _below(self, tops: Iterable[str]) -> Iterable[str]:
         whole = tuple(f"{top}/" for top in tops)
