@@ -95,6 +95,18 @@ _TABLE = (
         writes=True,
     ),
     Action(
+        "env.split",
+        "services.storage.packages.splitting:split_requirements",
+        "Requirements as two files: base.txt (CPU) and gpu.txt (Colab).",
+        writes=True,
+        asks=True,
+    ),
+    Action(
+        "env.check",
+        "services.storage.packages.splitting:check_requirements",
+        "Check that base.txt holds nothing for GPUs and agrees with gpu.txt; exit code 3 if not.",
+    ),
+    Action(
         "store.status",
         "services.drive.actions:status",
         "Where models and the registry are kept, and what that place promises.",

@@ -58,6 +58,10 @@ class Graph:
         """Who requires it directly; ``always``: those only that do so without an extra."""
         return {e.source for e in self._needed[index] if not (always and e.extra)} - {index}
 
+    def direct(self, index: int) -> set[int]:
+        """What it requires directly, extras in use by someone included, those only installed aside."""
+        return {e.target for e in self._needs[index] if not e.extra} - {index}
+
     def missing(self, records: Iterable[Record]) -> list[str]:
         """Requirements of ``records`` (extras aside) that nothing in the environment meets, as "name specifier"."""
         versions = {record.key: record.version for record in self.records}

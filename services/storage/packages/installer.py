@@ -88,7 +88,8 @@ async def run(command: list[str], log: Path, said: Callable[[str], None], lock_f
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, env=environment, pass_fds=(lock_fd,), start_new_session=True, limit=1 << 20,
+            stderr=asyncio.subprocess.STDOUT, env=environment, pass_fds=(lock_fd,), start_new_session=True,
+            limit=1 << 20,
         )  # fmt: skip
     except OSError as error:
         raise HybridError(f"{command[0]} can't be started: {error.strerror}.") from error

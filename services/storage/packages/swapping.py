@@ -238,7 +238,7 @@ async def _settled(work: Callable[[], T]) -> T:
 
 
 def _plan(plan: SwapPlan) -> Plan:
-    steps = [f"move aside {name}" for name in plan.uninstall]
+    steps = [f"move aside: {', '.join(plan.uninstall)}"]
     steps += [f"install {requirement} with {plan.tool}" for requirement in plan.install]
     steps += [f"import {module}, or move everything back" for module in plan.checks]
     steps += [f"breaks: {words}" for words in plan.breaks]

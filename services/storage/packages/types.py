@@ -247,7 +247,7 @@ class SplitFile(msgspec.Struct, frozen=True):
 class SplitResult(msgspec.Struct, frozen=True):
     """base.txt (CPU) and gpu.txt made from ``source``. ``gpu`` are the requirements that went to gpu.txt.
 
-    ``diff`` is what changes in files that exist; ``sentences`` what a person should know.
+    ``diff`` is what changes in files that exist, one text a file; ``sentences`` what a person should know.
     """
 
     source: str
