@@ -87,6 +87,7 @@ _TABLE = (
         "Replace an environment's packages for NVIDIA GPUs by CPU builds, proved by importing them.",
         writes=True,
         asks=True,
+        outlives="Unless the CPU builds were proved already, everything was moved back.",
     ),
     Action(
         "packages.restore",
