@@ -100,6 +100,52 @@ _TABLE = (
     ),
     Action("storage.history", "services.storage.cleaning.actions:history_of", "What was cleaned, and what that freed."),
     Action(
+        "packages.environments",
+        "services.storage.packages.actions:environments",
+        "Python environments of this box (venv, uv, conda, pipx, system) and their sizes.",
+    ),
+    Action(
+        "packages.list",
+        "services.storage.packages.actions:list_packages",
+        "Installed packages by size on disk, what deleting one frees, and files no package claims.",
+    ),
+    Action(
+        "packages.why",
+        "services.storage.packages.actions:why",
+        "Who needs a package, and what is here only because of it.",
+    ),
+    Action(
+        "packages.cuda",
+        "services.storage.packages.actions:audit",
+        "The CUDA audit: packages for NVIDIA GPUs, their cost, and what to do without such a GPU.",
+    ),
+    Action(
+        "packages.swap",
+        "services.storage.packages.swapping:swap_builds",
+        "Replace an environment's packages for NVIDIA GPUs by CPU builds, proved by importing them.",
+        writes=True,
+        asks=True,
+        outlives="Unless the CPU builds were proved already, everything was moved back.",
+    ),
+    Action(
+        "packages.restore",
+        "services.storage.packages.swapping:restore",
+        "Undo a swap that was interrupted: everything is moved back.",
+        writes=True,
+    ),
+    Action(
+        "env.split",
+        "services.storage.packages.splitting:split_requirements",
+        "Requirements as two files: base.txt (CPU) and gpu.txt (Colab).",
+        writes=True,
+        asks=True,
+    ),
+    Action(
+        "env.check",
+        "services.storage.packages.splitting:check_requirements",
+        "Check that base.txt holds nothing for GPUs and agrees with gpu.txt; exit code 3 if not.",
+    ),
+    Action(
         "store.status",
         "services.drive.actions:status",
         "Where models and the registry are kept, and what that place promises.",
