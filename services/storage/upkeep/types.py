@@ -1,4 +1,4 @@
-"""What the actions on budgets and upkeep return. Sizes are bytes, times Unix seconds, sentences end with a full stop."""
+"""What the actions on budgets and upkeep return. Sizes are bytes, times Unix seconds, sentences end with a stop."""
 
 from __future__ import annotations
 
