@@ -62,6 +62,44 @@ _TABLE = (
         "Known caches (pip, uv, Hugging Face, torch, npm) and their sizes.",
     ),
     Action(
+        "storage.check",
+        "services.storage.upkeep.actions:check",
+        "All budgets at once, for scripts and CI: exit code 3 when one is broken.",
+    ),
+    Action(
+        "storage.forecast",
+        "services.storage.upkeep.actions:forecast",
+        "The day the disk is full, from the samples recorded in this workspace.",
+    ),
+    Action(
+        "storage.prompt",
+        "services.storage.upkeep.actions:prompt",
+        "One short line for a shell's prompt, and the quick command that prints it.",
+    ),
+    Action(
+        "repo.check",
+        "services.storage.upkeep.actions:check_repository",
+        "The git repository's size, and model files in its index and history.",
+    ),
+    Action("upkeep.list", "services.storage.upkeep.actions:list_tasks", "Recurrent tasks of the team and what is due."),
+    Action(
+        "upkeep.done",
+        "services.storage.upkeep.actions:done",
+        "Mark a recurrent task as done.",
+        writes=True,
+    ),
+    Action(
+        "upkeep.undo",
+        "services.storage.upkeep.actions:undo",
+        "Take back the last mark of a recurrent task.",
+        writes=True,
+    ),
+    Action(
+        "upkeep.glance",
+        "services.storage.upkeep.actions:glance",
+        "Forecast, tasks and the last repository check, as the overview shows them.",
+    ),
+    Action(
         "store.status",
         "services.drive.actions:status",
         "Where models and the registry are kept, and what that place promises.",

@@ -17,6 +17,7 @@ from services.errors import HybridError
 from services.storage import disk, kinds, paths
 from services.storage.scanner import Scanner
 from services.storage.types import Cache, Caches, DiskUsage, Scan
+from services.storage.upkeep import samples
 
 T = TypeVar("T")
 
@@ -44,7 +45,10 @@ class CachesParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
     """The disk's total, used and free bytes, and in words which budgets are broken."""
     path = paths.actual(params.path or str(ctx.workspace.root))
-    return await asyncio.to_thread(disk.usage, path, ctx.workspace.settings.disk)
+    found = await asyncio.to_thread(disk.usage, path, ctx.workspace.settings.disk)
+    if not params.path and not (ctx.read_only or ctx.dry_run):
+        await asyncio.to_thread(samples.record_usage, ctx.workspace, found)
+    return found
 
 
 async def scan(ctx: Context, params: ScanParams) -> Scan:
@@ -95,7 +99,10 @@ async def caches(ctx: Context, _params: CachesParams) -> Caches:
                 found[index] = _measured(cache, stop, functools.partial(post, index))
         return _sum_up(found, budget, complete=not stop.is_set())
 
-    return await _in_thread(work, stop)
+    found_all = await _in_thread(work, stop)
+    if not (ctx.read_only or ctx.dry_run):
+        await asyncio.to_thread(samples.record_caches, ctx.workspace, found_all)
+    return found_all
 
 
 async def _in_thread(work: Callable[[], T], stop: threading.Event) -> T:
