@@ -24,7 +24,8 @@ from services.errors import BadInput, nearest
 class Action:
     """``target`` is "module:function". ``writes``: changes something. ``asks``: may overwrite or delete, with a yes.
 
-    ``outlives`` says in a sentence what goes on after Ctrl+C.
+    ``outlives`` says in a sentence what goes on after Ctrl+C. ``says_lines``: its progress is a line now and then,
+    printed as it comes, where a bar would redraw for hours.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Action:
     writes: bool = False
     asks: bool = False
     outlives: str = ""
+    says_lines: bool = False
 
     def function(self) -> Callable[[Context, Any], Coroutine[Any, Any, Any]]:
         """Import and return the service function."""
@@ -75,6 +77,13 @@ _TABLE = (
         "storage.prompt",
         "services.storage.upkeep.actions:prompt",
         "One short line for a shell's prompt, and the quick command that prints it.",
+    ),
+    Action(
+        "storage.watch",
+        "services.storage.upkeep.watch:watch",
+        "Watch the disk and say what changes; clean only by a policy given and agreed to.",
+        asks=True,
+        says_lines=True,
     ),
     Action(
         "repo.check",

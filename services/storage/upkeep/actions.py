@@ -134,13 +134,17 @@ async def undo(ctx: Context, params: UndoParams) -> Marked | Plan:
 
 
 async def glance(ctx: Context, _params: NoParams) -> Glance:
-    """Forecast, tasks and the last recorded check of the repository: read, not measured, for the overview."""
-    found = await _usage(ctx)
+    """Forecast, tasks and the state of the repository, for the overview: read from records, not measured.
 
-    def look() -> Glance:
-        return Glance(_forecast(ctx.workspace, found, 0.0), _tasks(ctx.workspace), _recorded_repository(ctx.workspace))
-
-    return await asyncio.to_thread(look)
+    The repository is checked anew only where git has been at work since the last check and it is small.
+    """
+    usage = await _usage(ctx)
+    outlook = await asyncio.to_thread(_forecast, ctx.workspace, usage, 0.0)
+    root = str(ctx.workspace.root)
+    repo = await asyncio.to_thread(_recorded_repository, ctx.workspace)
+    if (repo is None or not repo.current) and await asyncio.to_thread(repository.is_small, root):
+        repo = await check_repository(ctx, RepoParams())
+    return Glance(outlook, await asyncio.to_thread(_tasks, ctx.workspace), repo)
 
 
 async def prompt(ctx: Context, _params: NoParams) -> PromptLine:
@@ -257,6 +261,8 @@ def _recorded_repository(workspace: Workspace) -> RepoCheck | None:
         found = msgspec.json.decode((samples.folder(workspace) / "repo.json").read_bytes(), type=RepoCheck)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+    if not found.git_dir:  # there was nothing to check: look again
+        return msgspec.structs.replace(found, current=False)
     touched = [_modified(os.path.join(found.git_dir, name)) for name in ("index", "logs/HEAD", "packed-refs")]  # noqa: PTH118
     return msgspec.structs.replace(found, current=max(touched) <= found.checked_at)
 

@@ -30,6 +30,7 @@ from services.storage.upkeep.types import ModelFile, RepoCheck
 MB = 1_000_000
 KEEP = 1000
 SHOWN = 50
+SMALL_OBJECTS = 20_000
 MODEL_SUFFIXES = frozenset(
     (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".onnx", ".h5", ".hdf5", ".keras", ".npz",
      ".npy", ".pkl", ".pickle", ".joblib", ".msgpack", ".tflite", ".pb", ".mlmodel", ".engine")
@@ -95,6 +96,16 @@ def check(
     return msgspec.structs.replace(
         found, git_dir=paths.shown(git_dir), checked_at=now, seconds=time.perf_counter() - start
     )
+
+
+def is_small(root: str) -> bool:
+    """Whether a whole check takes a fraction of a second: few objects, or no repository at all."""
+    try:
+        lines = git.ask(root, "count-objects", "-v").splitlines()
+    except GitError:
+        return True
+    figures = dict(line.split(": ", 1) for line in lines if ": " in line)
+    return int(figures.get("count", 0)) + int(figures.get("in-pack", 0)) <= SMALL_OBJECTS
 
 
 def _where(root: str) -> tuple[str, str, bool]:
