@@ -82,6 +82,7 @@ _TABLE = (
         "storage.watch",
         "services.storage.upkeep.watch:watch",
         "Watch the disk and say what changes; clean only by a policy given and agreed to.",
+        writes=True,
         asks=True,
         says_lines=True,
     ),
