@@ -102,6 +102,13 @@ class ModelFile(msgspec.Struct, frozen=True):
     committed_at: float | None = None
 
 
+class Remedy(msgspec.Struct, frozen=True):
+    """A shell command to run in the repository, and what it does or means for the others. ``command`` "" is a note."""
+
+    command: str
+    meaning: str
+
+
 class RepoCheck(msgspec.Struct, frozen=True):
     """The git repository of the workspace against its budgets.
 
@@ -109,7 +116,7 @@ class RepoCheck(msgspec.Struct, frozen=True):
     largest of ``count`` findings of ``bytes`` in all. ``history``: "whole", "shallow" (only what a shallow clone has),
     "skipped", "broken" (git could not read all of it). ``unreachable_bytes`` are large blobs that no branch or tag
     reaches any more. ``level`` is "unknown" where there is nothing to check, or it can't be: ``sentence`` says why.
-    ``remedies`` are shell commands and what they mean, in order. ``checked_at`` is when; ``current`` is False for a
+    ``remedies`` are commands to take them out, in order. ``checked_at`` is when; ``current`` is False for a
     recorded result that the repository has moved on from.
     """
 
@@ -125,7 +132,7 @@ class RepoCheck(msgspec.Struct, frozen=True):
     lfs_pointers: int = 0
     unreachable_bytes: int = 0
     history: Literal["whole", "shallow", "skipped", "broken"] = "skipped"
-    remedies: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
     problems: tuple[str, ...] = ()
     checked_at: float = 0.0
     seconds: float = 0.0
