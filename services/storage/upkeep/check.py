@@ -74,7 +74,7 @@ def repo_files(repo: RepoCheck) -> Finding:
         return Finding("repo-files", "unknown", words, None, 0)
     words = {
         "skipped": "No model files in git's index; history was not looked at.",
-        "shallow": "No model files in git, as far as this shallow clone goes.",
+        "shallow": "No model files in git, as far as this shallow or partial clone goes.",
     }.get(repo.history, "No model files in git, neither in the index nor in history.")
     return Finding("repo-files", "ok", words, 0, 0)
 

@@ -2,7 +2,7 @@
 
 Contents are found by two streams that git writes without loading a file: every object with its size
 (``git cat-file --batch-all-objects --batch-check``) and every name that the history gives it (``git rev-list
---objects --all``). What is kept in memory is bounded by the findings, of which the largest ``KEEP`` are kept.
+--objects --all``). Kept in memory are the object names of the findings, and of the largest ``KEEP`` the rest as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -66,6 +66,7 @@ class _Search:
     said: Said
     large: dict[bytes, int] = field(default_factory=dict)
     blobs: dict[bytes, _Blob] = field(default_factory=dict)
+    settled: set[bytes] = field(default_factory=set)  # judged and not held any more: pointers, folders, dropped ones
     pointers: int = 0
     dropped: int = 0
     dropped_bytes: int = 0
@@ -85,7 +86,7 @@ def check(
         return RepoCheck("unknown", str(error), budget_bytes=limit, problems=hint, checked_at=now)
     search = _Search(folder, stop, round(budget.repo_file_mb * MB), tuple(budget.repo_allow.split()), said)
     size = _size(git_dir, search)
-    state: History = "skipped" if not history else "shallow" if shallow else "whole"
+    state: History = "skipped" if not history else "shallow" if shallow or _is_partial(folder) else "whole"
     for step in (_read_sizes, _read_index, *((_read_names,) if history else ()), _look_up, _read_commits):
         try:
             step(search)
@@ -116,6 +117,13 @@ def _where(root: str) -> tuple[str, str, bool]:
     if bare == "true" or inside == "true":
         return git_dir, git_dir, shallow == "true"
     return git_dir, git.ask(root, "rev-parse", "--show-toplevel"), shallow == "true"
+
+
+def _is_partial(folder: str) -> bool:
+    try:
+        return bool(git.ask(folder, "config", "--get-regexp", r"^remote\..*\.promisor$"))
+    except GitError:  # there is no such setting
+        return False
 
 
 def _size(git_dir: str, search: _Search) -> int | None:
@@ -153,7 +161,8 @@ def _read_index(search: _Search) -> None:
 
 def _read_names(search: _Search) -> None:
     """Names in the history of every branch, tag and stash; a content is told once, by the newest name it has."""
-    for count, line in enumerate(git.records(search.folder, ["rev-list", "--objects", "--all"], search.stop)):
+    words = ["rev-list", "--objects", "--all", "--missing=allow-promisor"]  # a partial clone lacks some, and may
+    for count, line in enumerate(git.records(search.folder, words, search.stop)):
         if count % 10_000 == 0:
             search.said("history", count)
         oid, _, path = line.partition(b" ")
@@ -162,6 +171,8 @@ def _read_names(search: _Search) -> None:
 
 
 def _consider(search: _Search, oid: bytes, path: bytes, *, in_index: bool = False, in_history: bool = False) -> None:
+    if oid in search.settled:
+        return
     blob = search.blobs.get(oid)
     if blob is None:
         name = path.rpartition(b"/")[2]
@@ -183,9 +194,11 @@ def _allowed(patterns: tuple[str, ...], path: str) -> bool:
 
 
 def _drop_smallest(search: _Search) -> None:
-    """Keep half, the large ones first; the others are still counted."""
+    """Keep the largest ``KEEP``; the others are still counted."""
+    _look_up(search)
     ranked = sorted(search.blobs, key=lambda oid: search.blobs[oid].size or 0, reverse=True)
     for oid in ranked[KEEP:]:
+        search.settled.add(oid)
         search.dropped += 1
         search.dropped_bytes += search.blobs.pop(oid).size or 0
 
@@ -195,23 +208,39 @@ def _look_up(search: _Search) -> None:
     unknown = [oid for oid, blob in search.blobs.items() if blob.size is None]
     if not unknown:
         return
-    given = b"\n".join(unknown) + b"\n"
     small: list[bytes] = []
     words = ["cat-file", "--buffer", "--batch-check=%(objectname) %(objecttype) %(objectsize)"]
-    for line in git.records(search.folder, words, search.stop, given=given):
+    for line in git.records(search.folder, words, search.stop, given=_lines(unknown)):
         oid, kind, *size = line.split(b" ")
         if kind in (b"tree", b"commit", b"tag"):  # a folder called "weights.bin"
             del search.blobs[oid]
+            search.settled.add(oid)
         elif kind == b"blob":
             search.blobs[oid].size = int(size[0])
             if int(size[0]) < _POINTER_MAX:
                 small.append(oid)
-    for oid in small:
-        if search.stop.is_set():
-            return
-        if git.ask(search.folder, "cat-file", "blob", oid.decode()).startswith(os.fsdecode(_POINTER_START)):
+    for oid, content in _contents(search, small):
+        if content.startswith(_POINTER_START):
             del search.blobs[oid]
+            search.settled.add(oid)
             search.pointers += 1
+
+
+def _contents(search: _Search, oids: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The contents of small blobs: "<name> blob <size>", the content and a line feed for each, says git-cat-file(1)."""
+    if not oids:
+        return
+    said = b"\n".join(git.records(search.folder, ["cat-file", "--buffer", "--batch"], search.stop, given=_lines(oids)))
+    at = 0
+    while (end := said.find(b"\n", at)) >= 0:
+        oid, _kind, size = said[at:end].split(b" ")
+        at = end + 1 + int(size)
+        yield oid, said[end + 1 : at]
+        at += 1
+
+
+def _lines(oids: list[bytes]) -> bytes:
+    return b"".join(oid + b"\n" for oid in oids)
 
 
 def _read_commits(search: _Search) -> None:
@@ -294,7 +323,7 @@ def _sentence(
         size_words = f" in {formats.size(size)} of git" if size is not None else ""
         parts.append(f"No model files{size_words}, within the budget of {formats.size(budget)}.")
     ends = {
-        "shallow": " Only what this shallow clone has could be looked at.",
+        "shallow": " Only what this shallow or partial clone has could be looked at.",
         "broken": " git could not read all of it.",
         "skipped": " History was not looked at.",
     }

@@ -113,7 +113,8 @@ class RepoCheck(msgspec.Struct, frozen=True):
     """The git repository of the workspace against its budgets.
 
     ``git_bytes`` is what its ``.git`` folder takes on disk (the one that all its work trees share). ``files`` are the
-    largest of ``count`` findings of ``bytes`` in all. ``history``: "whole", "shallow" (only what a shallow clone has),
+    largest of ``count`` findings of ``bytes`` in all. ``history``: "whole", "shallow" (only what a shallow or
+    partial clone has),
     "skipped", "broken" (git could not read all of it). ``unreachable_bytes`` are large blobs that no branch or tag
     reaches any more. ``level`` is "unknown" where there is nothing to check, or it can't be: ``sentence`` says why.
     ``remedies`` are commands to take them out, in order. ``checked_at`` is when; ``current`` is False for a
