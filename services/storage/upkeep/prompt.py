@@ -49,7 +49,7 @@ def find(start: str, environ: "os._Environ[str] | dict[str, str]") -> str:
 def _latest(root: str) -> dict[str, int]:
     """What services.storage.upkeep.samples keeps in ``latest``."""
     try:
-        with open(root + "/.hybrid/storage/latest", encoding="ascii") as file:  # noqa: PTH123
+        with open(root + "/.hybrid/storage/latest", encoding="utf-8") as file:  # noqa: PTH123
             words = file.read(4096).split()
     except (OSError, ValueError):
         return {}
@@ -70,7 +70,9 @@ def _budgets(root: str, environ: "os._Environ[str] | dict[str, str]", latest: di
     for key, (setting, default) in names.items():
         value = environ.get(f"HYBRID_DISK_{setting.upper()}")
         try:
-            budgets[key] = float(value) * GB if value else latest[key] if fresh else table.get(setting, default) * GB
+            budgets[key] = (
+                float(value) * GB if value else latest[key] if fresh else float(table.get(setting, default)) * GB
+            )
         except (TypeError, ValueError):
             budgets[key] = default * GB
     return budgets
