@@ -24,7 +24,8 @@ from services.errors import BadInput, nearest
 class Action:
     """``target`` is "module:function". ``writes``: changes something. ``asks``: may overwrite or delete, with a yes.
 
-    ``outlives`` says in a sentence what goes on after Ctrl+C.
+    ``outlives`` says in a sentence what goes on after Ctrl+C. ``says_lines``: its progress is a line now and then,
+    printed as it comes, where a bar would redraw for hours.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Action:
     writes: bool = False
     asks: bool = False
     outlives: str = ""
+    says_lines: bool = False
 
     def function(self) -> Callable[[Context, Any], Coroutine[Any, Any, Any]]:
         """Import and return the service function."""
@@ -144,6 +146,52 @@ _TABLE = (
         "env.check",
         "services.storage.packages.splitting:check_requirements",
         "Check that base.txt holds nothing for GPUs and agrees with gpu.txt; exit code 3 if not.",
+    ),
+    Action(
+        "storage.check",
+        "services.storage.upkeep.actions:check",
+        "All budgets at once, for scripts and CI: exit code 3 when one is broken.",
+    ),
+    Action(
+        "storage.forecast",
+        "services.storage.upkeep.actions:forecast",
+        "The day the disk is full, from the samples recorded in this workspace.",
+    ),
+    Action(
+        "storage.prompt",
+        "services.storage.upkeep.actions:prompt",
+        "One short line for a shell's prompt, and the quick command that prints it.",
+    ),
+    Action(
+        "storage.watch",
+        "services.storage.upkeep.watch:watch",
+        "Watch the disk and say what changes; clean only by a policy given and agreed to.",
+        writes=True,
+        asks=True,
+        says_lines=True,
+    ),
+    Action(
+        "repo.check",
+        "services.storage.upkeep.actions:check_repository",
+        "The git repository's size, and model files in its index and history.",
+    ),
+    Action("upkeep.list", "services.storage.upkeep.actions:list_tasks", "Recurrent tasks of the team and what is due."),
+    Action(
+        "upkeep.done",
+        "services.storage.upkeep.actions:done",
+        "Mark a recurrent task as done.",
+        writes=True,
+    ),
+    Action(
+        "upkeep.undo",
+        "services.storage.upkeep.actions:undo",
+        "Take back the last mark of a recurrent task.",
+        writes=True,
+    ),
+    Action(
+        "upkeep.glance",
+        "services.storage.upkeep.actions:glance",
+        "Forecast, tasks and the last repository check, as the overview shows them.",
     ),
     Action(
         "store.status",

@@ -35,7 +35,8 @@ def main(words: list[str], args: argparse.Namespace) -> int:
     workspace = workspaces.open_workspace(Path(args.workspace) if args.workspace else workspaces.find())
     for warning in workspace.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
-    reporter = _reporter(args.progress or ("bar" if sys.stderr.isatty() else "none"))
+    usual = "lines" if action.says_lines else "bar" if sys.stderr.isatty() else "none"
+    reporter = _reporter(args.progress or usual)
     ctx = Context(workspace, reporter.report, dry_run=args.dry_run, read_only=args.read_only, yes=args.yes)
     try:
         result = asyncio.run(action.function()(ctx, params))
@@ -163,6 +164,12 @@ class _JsonLines(_Reporter):
         print(msgspec.json.encode(line).decode(), file=sys.stderr, flush=True)
 
 
+class _Lines(_Reporter):
+    def report(self, progress: Progress) -> None:
+        if progress.note:
+            print(progress.note, file=sys.stderr, flush=True)
+
+
 class _Bar(_Reporter):
     def __init__(self) -> None:
         from rich.console import Console
@@ -189,7 +196,12 @@ class _Bar(_Reporter):
 
 
 def _reporter(kind: str) -> _Reporter:
-    makers: dict[str, Callable[[], _Reporter]] = {"bar": _Bar, "json": _JsonLines, "none": _Reporter}
+    makers: dict[str, Callable[[], _Reporter]] = {
+        "bar": _Bar,
+        "lines": _Lines,
+        "json": _JsonLines,
+        "none": _Reporter,
+    }
     return makers[kind]()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, TypeGuard
 
 from textual.app import ComposeResult
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from services.registry.types import Listing, Version
     from services.runs.types import RunView
     from services.storage.types import Caches, DiskUsage
+    from services.storage.upkeep.types import Glance
 
 RUNS_SECONDS = 2.0
 DISK_SECONDS = 30.0
+GLANCE_SECONDS = 600.0  # what is due by the day needs no second look before
 ROWS = 6  # of any one list; the rest is on its own screen
 BAR = 16
 
@@ -42,6 +45,8 @@ class OverviewScreen(PanelScreen):
         self._caches: Caches | None = None
         self._listing: Listing | None = None
         self._runs: tuple[RunView, ...] = ()
+        self._glance: Glance | None = None
+        self._glance_at = 0.0
         self._known: set[str] = set()
 
     def body(self) -> ComposeResult:
@@ -61,6 +66,7 @@ class OverviewScreen(PanelScreen):
         if self._known:  # back from another screen, where a version may have been promoted
             self._read_registry()
             self._read_runs()
+            self._read_glance()
 
     def action_refresh(self) -> None:
         """Read everything again."""
@@ -68,8 +74,11 @@ class OverviewScreen(PanelScreen):
         self._read_caches()
         self._read_registry()
         self._read_runs()
+        self._read_glance()
 
     def _read_disk(self) -> None:
+        if self._glance_at and monotonic() - self._glance_at > GLANCE_SECONDS:
+            self._read_glance()
         self.load("storage.usage", then=self._show_usage, failed=lambda e: self._show_error("disk", e))
 
     def _read_caches(self) -> None:
@@ -85,6 +94,10 @@ class OverviewScreen(PanelScreen):
     def _read_runs(self) -> None:
         self.load("train.list", then=lambda found: self._show_runs(found.runs),
                   failed=lambda e: self._show_error("running", e))  # fmt: skip
+
+    def _read_glance(self) -> None:
+        self._glance_at = monotonic()
+        self.load("upkeep.glance", then=self._show_glance, failed=self._show_glance_error)
 
     def _show_error(self, box: str, error: HybridError) -> None:
         self.query_one(f"#{box}", Card).error(str(error), error.hint)
@@ -138,12 +151,28 @@ class OverviewScreen(PanelScreen):
             box.empty("No run yet.", "4 Training starts one.")
         self._know("running")
 
+    def _show_glance(self, glance: Glance) -> None:
+        self._glance = glance
+        self._know("upkeep")
+
+    def _show_glance_error(self, error: HybridError) -> None:
+        self.panel.toast(error)
+        self._know("upkeep")
+
     def _know(self, what: str) -> None:
         from hybrid_tui.due import due
 
         self._known.add(what)
         box = self.query_one("#due", Card)
-        found = due(self._usage, self._caches, self._listing, self._runs, now=self.panel.clock())
+        found = due(
+            self._usage,
+            self._caches,
+            self._listing,
+            self._runs,
+            now=self.panel.clock(),
+            glance=self._glance,
+            warn_days=self.panel.workspace.settings.upkeep.warn_days,
+        )
         if found:
             mark = ("▲ ", "bold $text-warning")
             rows = [
@@ -152,7 +181,7 @@ class OverviewScreen(PanelScreen):
             if len(found) > ROWS:
                 rows.append(Content.styled(f"and {len(found) - ROWS} more", "$foreground-muted"))
             box.show(Content("\n").join(rows))
-        elif {"disk", "caches", "registry", "running"} <= self._known:
+        elif {"disk", "caches", "registry", "running", "upkeep"} <= self._known:
             box.empty("✓ Nothing.")
 
 

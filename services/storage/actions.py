@@ -16,6 +16,7 @@ from services.storage import disk, paths, scanning
 from services.storage.kinds import listing
 from services.storage.reclaim import KindItems, Reclaimable
 from services.storage.types import Cache, Caches, DiskUsage, Scan
+from services.storage.upkeep import samples
 
 T = TypeVar("T")
 
@@ -54,7 +55,10 @@ class ItemsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
     """The disk's total, used and free bytes, and in words which budgets are broken."""
     path = paths.actual(params.path or str(ctx.workspace.root))
-    return await asyncio.to_thread(disk.usage, path, ctx.workspace.settings.disk)
+    found = await asyncio.to_thread(disk.usage, path, ctx.workspace.settings.disk)
+    if not params.path and not (ctx.read_only or ctx.dry_run):
+        await asyncio.to_thread(samples.record_usage, ctx.workspace, found)
+    return found
 
 
 async def scan(ctx: Context, params: ScanParams) -> Scan:
@@ -122,7 +126,10 @@ async def _listed(
         found = listing.list_kinds(ctx.workspace, names, stop=stop, on_partial=post)
         return result(found, complete=not stop.is_set())
 
-    return await _in_thread(work, stop)
+    found_all = await _in_thread(work, stop)
+    if not (ctx.read_only or ctx.dry_run):
+        await asyncio.to_thread(samples.record_caches, ctx.workspace, found_all)
+    return found_all
 
 
 def _reclaimable(found: tuple[KindItems, ...], *, budget: int, complete: bool) -> Reclaimable:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+
 from services import formats
 from services.errors import BadInput
 from services.settings import Disk
@@ -37,26 +39,27 @@ def usage(path: str, budget: Disk) -> DiskUsage:
 
 def against(disk: DiskUsage) -> DiskUsage:
     """``disk`` with ``problems`` saying which budgets it breaks."""
-    problems = []
-    if (over := disk.used_bytes - disk.budget_bytes) > 0:
-        problems.append(
-            f"{formats.size(disk.used_bytes)} of the disk are used, {formats.size(over)} more than the budget of "
-            f"{formats.size(disk.budget_bytes)}."
-        )
-    if (short := disk.min_free_bytes - disk.free_bytes) > 0:
-        problems.append(
-            f"{formats.size(disk.free_bytes)} are free, {formats.size(short)} less than the "
-            f"{formats.size(disk.min_free_bytes)} that must stay free."
-        )
-    return DiskUsage(
-        disk.path,
-        disk.total_bytes,
-        disk.used_bytes,
-        disk.free_bytes,
-        disk.budget_bytes,
-        disk.min_free_bytes,
-        disk.caches_budget_bytes,
-        tuple(problems),
+    problems = tuple(filter(None, (used_problem(disk), free_problem(disk))))
+    return msgspec.structs.replace(disk, problems=problems)
+
+
+def used_problem(disk: DiskUsage) -> str:
+    """One sentence when more of the disk is used than its budget, else ""."""
+    if (over := disk.used_bytes - disk.budget_bytes) <= 0:
+        return ""
+    return (
+        f"{formats.size(disk.used_bytes)} of the disk are used, {formats.size(over)} more than the budget of "
+        f"{formats.size(disk.budget_bytes)}."
+    )
+
+
+def free_problem(disk: DiskUsage) -> str:
+    """One sentence when less of the disk is free than must be, else ""."""
+    if (short := disk.min_free_bytes - disk.free_bytes) <= 0:
+        return ""
+    return (
+        f"{formats.size(disk.free_bytes)} are free, {formats.size(short)} less than the "
+        f"{formats.size(disk.min_free_bytes)} that must stay free."
     )
 
 

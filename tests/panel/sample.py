@@ -18,6 +18,7 @@ from services.errors import BadInput, HybridError
 from services.registry.types import Listing, Version
 from services.runs.types import RunView
 from services.storage.types import Cache, Caches, DiskUsage
+from services.storage.upkeep.types import Forecast, Glance, RepoCheck, Task, TaskList
 
 NOW = 1_795_000_000.0
 GB = 10**9
@@ -85,6 +86,35 @@ async def caches_ok(ctx: Context, params: NoParams) -> Caches:
     """Within budget."""
     found = (cache("pip", "pip", 412_000_000), cache("huggingface", "Hugging Face", 270_000_000))
     return Caches(found, 682_000_000, 3 * GB, True)
+
+
+def task(id: str, state: str, words: str, **more: Any) -> Task:
+    """A weekly task of the storage screen, but for what is given."""
+    fields: dict[str, Any] = {
+        "id": id, "title": f"Look after {id}", "every": "weekly", "state": state, "words": words, "where": "storage",
+        "action": "", "condition": "", "last_done_at": None, "due_at": NOW, "every_days": 7.0,
+    }  # fmt: skip
+    return Task(**(fields | more))
+
+
+async def glance_quiet(ctx: Context, params: NoParams) -> Glance:
+    """Nothing is due."""
+    return Glance(Forecast("few", "There are not enough samples."), TaskList((task("caches", "idle", "nothing"),), 0))
+
+
+async def glance_due(ctx: Context, params: NoParams) -> Glance:
+    """The disk is soon full, a model lies in git, two tasks are due."""
+    words = "The disk grows by 1.2 GB a day over 14 days and is full about 2026-11-26."
+    forecast = Forecast("growing", words, 1.2e9, 1.0e9, 1.4e9, NOW + 2 * 86400, budget_at=NOW + 86400)
+    repo = RepoCheck("broken", "1 model or large file of 50.0 MB is in git (1 only in history).", checked_at=NOW - 7200)
+    tasks = (
+        task("drive-space", "overdue", "9 days overdue", where="registry", title="Review the space on Drive"),
+        task(
+            "failed-runs", "due", "due today", where="training", title="Delete failed runs", condition="2 runs failed."
+        ),
+        task("notebooks", "later", "due in 30 days"),
+    )
+    return Glance(forecast, TaskList(tasks, 2), repo)
 
 
 async def listing_empty(ctx: Context, params: NoParams) -> Listing:
