@@ -21,6 +21,7 @@
   ``progress(Progress)`` are called on the loop; progress at most 10 times a second, the last one always. Same ``group``
   (default: the action's name) = the older one is cancelled. A NeedsYes becomes a dialog that defaults to No and shows
   the plan; after a yes the action runs again with ``ctx.yes``. Without ``failed`` a HybridError is a toast.
+  ``yes=True`` where the screen has shown the plan in a dialog of its own and got the yes.
   An unexpected exception is a dialog with its cause, never a dead panel (``failed`` is called as well).
 - **Any other coroutine**: ``self.background(coroutine, group="stream", failed=…)``, with the same care for errors.
 - **The context** to call a service yourself: ``self.panel.context(report)``; the workspace: ``self.panel.workspace``.
@@ -154,10 +155,11 @@ class PanelScreen(Screen[None]):
         failed: Failed | None = None,
         progress: Report | None = None,
         group: str = "",
+        yes: bool = False,
     ) -> Worker[Any]:
         """Run the action ``name`` in the background; see the module's text."""
         return self.background(
-            partial(perform, self.panel, name, params, then=then, progress=progress),
+            partial(perform, self.panel, name, params, then=then, progress=progress, yes=yes),
             group=group or name,
             failed=failed,
         )
@@ -182,6 +184,7 @@ async def perform(
     *,
     then: Then | None = None,
     progress: Report | None = None,
+    yes: bool = False,
 ) -> None:
     """Run an action and hand its result to ``then``; a NeedsYes is asked in a dialog. Raises what the action raises."""
     action = actions.find(name)
@@ -194,7 +197,7 @@ async def perform(
         ) from error
     values = params if isinstance(params, msgspec.Struct) else msgspec.convert(dict(params or {}), kind)
     throttle = Throttle(progress) if progress else None
-    context = panel.context(throttle or (lambda _: None))
+    context = panel.context(throttle or (lambda _: None), yes=yes)
     try:
         result = await function(context, values)
     except NeedsYes as need:
