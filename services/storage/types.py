@@ -29,6 +29,8 @@ class Folder(msgspec.Struct, frozen=True):
     ``files`` counts names that are not folders. ``last_used`` is the newest access or change of a regular file, in
     Unix seconds; scanning itself touches folders, so they don't count. ``kind`` "file" is one file lying directly in
     the scanned folder; "rest" is all that has no row of its own, the scanned folder's own blocks included.
+    ``finished``: nothing of it is still to be counted. ``last_bytes`` is what it held when it was last read, where
+    that is known and the scan is still under way: an estimate.
     """
 
     path: str
@@ -37,6 +39,8 @@ class Folder(msgspec.Struct, frozen=True):
     files: int
     last_used: float | None = None
     kind: Literal["folder", "file", "rest"] = "folder"
+    finished: bool = True
+    last_bytes: int | None = None
 
 
 class Scan(msgspec.Struct, frozen=True):
@@ -47,6 +51,9 @@ class Scan(msgspec.Struct, frozen=True):
     in a single subfolder is represented by that. ``unreadable`` names the first of ``unreadable_count`` folders whose
     content could not be read and is not in the sums; ``other_mounts`` the folders left out because another file system
     is mounted there. ``last_used`` is as for a Folder.
+
+    ``read_directories`` were read now; ``reused_directories`` taken over from the kept index, since nothing in them was
+    added, removed or renamed. ``age`` is the seconds since this was read: 0 for a scan that was just made.
     """
 
     path: str
@@ -62,6 +69,93 @@ class Scan(msgspec.Struct, frozen=True):
     unreadable_count: int = 0
     other_mounts: tuple[str, ...] = ()
     last_used: float | None = None
+    read_directories: int = 0
+    reused_directories: int = 0
+    age: float = 0.0
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of an explored folder: a folder's whole content, one file, or the "rest" that has no row of its own.
+
+    ``name`` is the last part of ``path``, or the path below the explored folder where files of any depth are listed.
+    Sizes, ``files``, ``last_used``, ``finished`` and ``last_bytes`` are as for a Folder; ``share`` is of the explored
+    folder's bytes, 0 to 1.
+    """
+
+    path: str
+    name: str
+    kind: Literal["folder", "file", "rest"]
+    bytes: int
+    apparent_bytes: int
+    files: int
+    last_used: float | None
+    share: float
+    finished: bool = True
+    last_bytes: int | None = None
+
+
+class Explored(msgspec.Struct, frozen=True):
+    """One level of a folder: its subfolders and files, sorted as asked, then the "rest"; their bytes add up.
+
+    ``age`` is the seconds since the sizes of its subfolders were read: 0 when just now. The other fields are as for a
+    Scan; ``complete`` is false while the scan goes on, or when it was stopped.
+    """
+
+    path: str
+    rows: tuple[Row, ...]
+    total_bytes: int
+    apparent_bytes: int
+    files: int
+    directories: int
+    complete: bool
+    age: float = 0.0
+    read_directories: int = 0
+    reused_directories: int = 0
+    unreadable_count: int = 0
+    unreadable: tuple[str, ...] = ()
+    other_mounts: tuple[str, ...] = ()
+    last_used: float | None = None
+
+
+class Largest(msgspec.Struct, frozen=True):
+    """The largest files, or folders, at any depth below ``path``, largest first.
+
+    Every file of more than ``down_to_bytes`` has a row, as far as ``limit`` allows. A folder that has more than half
+    of its bytes in a single subfolder is represented by that one. ``age`` is as for Explored.
+    """
+
+    path: str
+    kind: Literal["files", "folders"]
+    rows: tuple[Row, ...]
+    total_bytes: int
+    complete: bool
+    age: float = 0.0
+    down_to_bytes: int = 0
+
+
+class FileType(msgspec.Struct, frozen=True):
+    """All files of one ending (".safetensors", lower case), "none" without one, "other" beyond the largest ones."""
+
+    type: str
+    bytes: int
+    apparent_bytes: int
+    files: int
+    share: float
+
+
+class FileTypes(msgspec.Struct, frozen=True):
+    """What kinds of files fill a folder at any depth, largest first, "other" last.
+
+    The bytes are those of files: folders' own blocks, which a Scan counts too, are in ``folder_bytes``.
+    """
+
+    path: str
+    rows: tuple[FileType, ...]
+    total_bytes: int
+    folder_bytes: int
+    files: int
+    complete: bool
+    age: float = 0.0
 
 
 class Cache(msgspec.Struct, frozen=True):
