@@ -63,7 +63,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key("mark", "space", "do('mark')", "Mark", "Mark what is under the cursor, or take the mark away."),
         Key("unmark", "x", "do('unmark')", "Unmark", "Take every mark away.", show=False),
         Key("plan", "d", "do('plan')", "Clean up", "Show what cleaning up the marked things would do, and ask."),
-        Key("open", "enter", "do('open')", "Open", "Open or unfold what is under the cursor; in the trash, restore it."),
+        Key("open", "enter", "do('open')", "Open", "Open or unfold what is under the cursor; trash: restore it."),
         Key("undo", "u", "undo", "Undo", "Bring back what the last clean-up (in the trash: this one) moved."),
         Key("free", "f", "free", "Free now",
             "Delete for good what the last clean-up (in the trash: this one) moved; asks first."),
@@ -219,9 +219,8 @@ def document() -> str:
         'keys = { "app.help" = "f1", "app.palette" = "ctrl+p" }',
         "```",
     ]
-    titles = {"app": "Everywhere", "dialog": "In dialogs", "plan": "In the plan of a clean-up"} | {
-        place.name: place.title for place in PLACES
-    }
+    titles = {"app": "Everywhere", "dialog": "In dialogs", "plan": "In the plan of a clean-up"}
+    titles |= {place.name: place.title for place in PLACES}
     for section, keys in KEYS.items():
         if not keys:
             continue

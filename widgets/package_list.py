@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
-from services.storage.packages.types import Distribution, Environment
 
 from services import formats
+from services.storage.packages.types import Distribution, Environment
 from widgets.line_list import Cell, Column, LineList, shortened, visible
 
 KINDS = {

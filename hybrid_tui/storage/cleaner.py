@@ -17,9 +17,8 @@ from widgets.dialogs import Confirm
 from widgets.run_dialog import progress_line
 
 if TYPE_CHECKING:
-    from services.storage.packages.types import Swapped
-
     from hybrid_tui.screens.storage import StorageScreen
+    from services.storage.packages.types import Swapped
     from services.storage.reclaim import Cleaned, CleanPlan, Purged, Restored, TrashList
 
 GROUP = "storage.write"
@@ -135,7 +134,8 @@ class Cleaner:
             yes=f"Free {formats.size(plan.freed_bytes)} now",
             keys=self.screen.dialog_keys,
         )
-        return bool(await self.screen.panel.push_screen_wait(question))
+        sure: bool | None = await self.screen.panel.push_screen_wait(question)
+        return bool(sure)
 
     def _tell_cleaned(self, done: Cleaned, *, now: bool) -> None:
         if now:

@@ -253,12 +253,8 @@ def why_text(why: Why) -> Content:
     for need in why.needed:
         extra = f" for its extra {need.extra}" if need.extra else ""
         again = " (as above)" if need.again else ""
-        lines.append(
-            Content.assemble(
-                "  " * need.depth + f"{need.name} {need.version}",
-                (f"  {need.requirement}{extra}{again}", "$text-muted"),
-            )
-        )
+        name = "  " * need.depth + f"{need.name} {need.version}"
+        lines.append(Content.assemble(name, (f"  {need.requirement}{extra}{again}", "$text-muted")))
     if why.brought:
         lines += [Content(""), Content.styled(f"Only it brings ({formats.size(why.freed_bytes)} with it):", "bold")]
         lines += [Content(f"{formats.size(b.bytes):>11}  {b.name} {b.version}") for b in why.brought]
