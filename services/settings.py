@@ -24,6 +24,27 @@ class Disk(msgspec.Struct, frozen=True):
     budget_gb: Annotated[float, Meta(gt=0, description="How much of the disk may be used in all.")] = 15.0
     min_free_gb: Annotated[float, Meta(ge=0, description="How much must stay free.")] = 5.0
     caches_gb: Annotated[float, Meta(ge=0, description="How much all known caches may take together.")] = 3.0
+    repo_mb: Annotated[float, Meta(gt=0, description="How much the .git folder may take, in megabytes.")] = 100.0
+    repo_file_mb: Annotated[
+        float, Meta(gt=0, description="Files in git larger than this, in megabytes, are reported.")
+    ] = 10.0
+    repo_allow: Annotated[
+        str, Meta(description='Files that may be in git all the same, e.g. "tests/*.bin docs/*.npz".')
+    ] = ""
+
+
+class Upkeep(msgspec.Struct, frozen=True):
+    """Recurrent tasks of the team."""
+
+    log: Annotated[
+        str, Meta(description="Where the dates are kept; a file in git or on a mounted Drive is shared by the team.")
+    ] = ".hybrid/storage/upkeep.jsonl"
+    forecast_days: Annotated[float, Meta(ge=1, description="How many days back the disk's forecast looks.")] = 14.0
+    warn_days: Annotated[float, Meta(ge=0, description="A disk that is full within this many days is an alert.")] = 14.0
+    tasks: Annotated[
+        dict[str, str],
+        Meta(description='Own tasks, e.g. {"backup" = "weekly: Copy the registry @registry", "notebooks" = "never"}.'),
+    ] = {}
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -62,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True):
     """All settings; one attribute a section."""
 
     disk: Disk = Disk()
+    upkeep: Upkeep = Upkeep()
     store: Store = Store()
     model: Model = Model()
     inference: Inference = Inference()
