@@ -9,7 +9,7 @@ import msgspec
 
 from services import formats
 from services.storage.reclaim import Event
-from widgets.line_list import Cell, Column, LineList, shortened, visible
+from widgets.line_list import Cell, Column, LineList, cut, visible
 
 WHAT = {
     "trashed": "→ trash",
@@ -56,7 +56,7 @@ class EventList(LineList[EventRow]):
                 return Cell(formats.size(event.disk_freed_bytes) if event.what in ("freed", "purged") else "", "quiet")
             case "files":
                 return Cell(formats.count(event.files), "quiet")
-        return Cell(shortened(visible(event.scope), width))
+        return Cell(cut(visible(event.scope), width))
 
 
 def _numbered(events: Sequence[Event]) -> list[tuple[int, Event]]:

@@ -61,12 +61,17 @@ def visible(name: str) -> str:
     return name if name.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
+def cut(text: str, width: int) -> str:
+    """``text`` in at most ``width`` cells; what is left out is at the end."""
+    return text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)).rstrip() + "…" * (width > 0)
+
+
 def shortened(text: str, width: int) -> str:
     """``text`` in at most ``width`` cells; what is left out is in the middle, nearer to the start."""
     if cell_len(text) <= width:
         return text
     if width < 4 or cell_len(text) != len(text):
-        return set_cell_size(text, max(width - 1, 0)).rstrip() + "…" * (width > 0)
+        return cut(text, width)
     tail = (width - 1) * 2 // 3
     return f"{text[: width - 1 - tail]}…{text[-tail:]}"
 
@@ -210,7 +215,10 @@ class LineList(ScrollView, Generic[R], can_focus=True):
             if left - column.width - column.gap >= column.least:
                 kept.add(column.name)
                 left -= column.width + column.gap * (column is not wanted[-1])
-        return [(c, c.width or max(left, 0)) for c in wanted if c.name in kept]
+        shown = [column for column in wanted if column.name in kept]
+        if shown[-1] is not wanted[-1] and shown[-1] is not rest:
+            left += shown[-1].gap  # nothing follows it
+        return [(c, c.width or max(left, 0)) for c in shown]
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width

@@ -10,7 +10,7 @@ from textual.message import Message
 
 from services import formats
 from services.storage.reclaim import Item, KindItems, Reclaimable
-from widgets.line_list import Cell, Column, LineList, shortened, visible
+from widgets.line_list import Cell, Column, LineList, cut, shortened, visible
 from widgets.size_list import box
 
 RISKS = {"none": "none", "low": "low", "high": "▲ high"}
@@ -35,7 +35,7 @@ class ReclaimList(LineList[ReclaimRow]):
     COLUMNS: ClassVar = (
         Column("mark", "", 3, gap=1),
         Column("name", "What", 0),
-        Column("size", "Size", 9, right=True),
+        Column("size", "Size", 9, right=True, gap=1),
         Column("frees", "Frees", 9, right=True, least=20, rank=1),
         Column("used", "Last used", 10, right=True, least=22, rank=3),
         Column("risk", "Risk", 6, least=22, rank=2),
@@ -145,9 +145,9 @@ class ReclaimList(LineList[ReclaimRow]):
             case "mark":
                 return Cell(box(row.mark) if row.mark else "")
             case "name":
-                name = f"  {visible(row.item.name)}" if row.item else f"{row.fold} {visible(row.kind.title)}"
-                indent = "  " * (row.item is not None)
-                return Cell(indent + shortened(name.strip() if row.item else name, width - len(indent)), own)
+                if row.item:
+                    return Cell(f"    {shortened(visible(row.item.name), max(width - 4, 0))}", own)
+                return Cell(f"{row.fold} {cut(visible(row.kind.title), max(width - 2, 0))}", own)
             case "size":
                 return Cell("measuring" if of.bytes is None else formats.size(of.bytes), own)
             case "frees":
@@ -156,7 +156,7 @@ class ReclaimList(LineList[ReclaimRow]):
                 return Cell(formats.age(of.last_used, self.now) if of.last_used else "", "quiet")
             case "risk":
                 return Cell(RISKS[of.risk], "warn" if of.risk == "high" else "quiet")
-        return Cell(shortened(", ".join(map(visible, _users(row))), width), "warn")
+        return Cell(cut(", ".join(map(visible, _users(row))), width), "warn")
 
 
 def _users(row: ReclaimRow) -> list[str]:

@@ -13,7 +13,7 @@ from widgets.line_list import Cell, Column, LineList, shortened, visible
 
 __all__ = ["SizeList", "SizeRow", "shortened", "visible"]
 
-_BAR = 10
+_BAR, _WIDE_BAR, _WIDE = 10, 20, 100
 # A column is drawn when at least this many cells are left for the names.
 _WITH_BAR, _WITH_OTHERS = 16, 24
 
@@ -59,11 +59,12 @@ class SizeList(LineList[SizeRow]):
         shares = any(row.share is not None for row in self.rows)
         marks = any(row.can_mark for row in self.rows)
         dated = not self.rows or any(row.last_used is not None for row in self.rows)
+        bar = _WIDE_BAR if self.size.width >= _WIDE else _BAR
         others = max(_WITH_OTHERS, self.least_name)
         return (
             *((Column("mark", "", 3, gap=1),) if marks else ()),
             Column("size", "Size", 9, right=True),
-            *((Column("bar", "", _BAR, least=max(_WITH_BAR, self.least_name), rank=1),) if shares else ()),
+            *((Column("bar", "", bar, least=max(_WITH_BAR, self.least_name), rank=1),) if shares else ()),
             *((Column("share", "Share", 7, right=True, least=others, rank=2),) if shares else ()),
             Column("files", "Files", 10, right=True, least=others, rank=3),
             *((Column("used", "Last used", 11, right=True, least=others, rank=4),) if dated else ()),

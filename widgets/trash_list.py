@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from services import formats
 from services.storage.reclaim import Batch
-from widgets.line_list import Cell, Column, LineList, shortened, visible
+from widgets.line_list import Cell, Column, LineList, cut, visible
 
 
 class BatchRow(Batch, frozen=True):
@@ -54,4 +54,4 @@ class TrashList(LineList[BatchRow]):
                 return Cell(formats.duration(left) if left > 0 else "▲ expired", "quiet" if left > 0 else "warn")
             case "state":
                 return Cell(STATES[row.state], "warn")
-        return Cell(shortened(visible(row.scope), width))
+        return Cell(cut(visible(row.scope), width))

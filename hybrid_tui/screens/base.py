@@ -53,7 +53,7 @@ from textual.timer import Timer
 from textual.worker import Worker
 
 from hybrid_tui import actions, keymap
-from services.context import NeedsYes, Progress
+from services.context import NeedsYes, Plan, Progress
 from services.errors import HybridError
 from widgets.footer import KeyFooter
 from widgets.header import PanelHeader
@@ -70,6 +70,7 @@ Work = Coroutine[Any, Any, Any]
 Then = Callable[[Any], None]
 Failed = Callable[[HybridError], None]
 Report = Callable[[Progress], None]
+Ask = Callable[[Plan], Coroutine[Any, Any, bool]]
 
 
 class PanelScreen(Screen[None]):
@@ -185,8 +186,12 @@ async def perform(
     then: Then | None = None,
     progress: Report | None = None,
     yes: bool = False,
+    ask: Ask | None = None,
 ) -> None:
-    """Run an action and hand its result to ``then``; a NeedsYes is asked in a dialog. Raises what the action raises."""
+    """Run an action and hand its result to ``then``; a NeedsYes is asked in a dialog, or by ``ask``.
+
+    Raises what the action raises.
+    """
     action = actions.find(name)
     # The first import of a service takes a while: not on the loop's time.
     try:
@@ -201,7 +206,7 @@ async def perform(
     try:
         result = await function(context, values)
     except NeedsYes as need:
-        if not await panel.confirm(need.plan):
+        if not await (ask or panel.confirm)(need.plan):
             return
         result = await function(panel.context(throttle or (lambda _: None), yes=True), values)
     finally:

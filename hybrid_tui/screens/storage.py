@@ -48,6 +48,8 @@ class StorageScreen(PanelScreen):
     StorageScreen #storage-work { display: none; height: 1; padding: 0 2; color: $primary; text-style: bold; }
     StorageScreen #storage-work { text-wrap: nowrap; text-overflow: ellipsis; }
     StorageScreen #storage-work.-some { display: block; }
+    StorageScreen.-short .view--facts { margin-top: 0; }
+    StorageScreen.-short #cuda-words { margin-bottom: 0; max-height: 2; }
     """
 
     def __init__(self) -> None:

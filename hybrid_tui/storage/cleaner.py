@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from textual.screen import Screen
 
 from hybrid_tui import keymap
 from hybrid_tui.actions import ACTIONS
+from hybrid_tui.running import plan_dialog
 from hybrid_tui.screens.base import perform
 from services import formats
-from services.context import Progress
+from services.context import Plan, Progress
 from widgets.clean_dialog import CleanDialog
 from widgets.dialogs import Confirm
+from widgets.line_list import visible
 from widgets.run_dialog import progress_line
 
 if TYPE_CHECKING:
@@ -21,7 +25,9 @@ if TYPE_CHECKING:
     from services.storage.packages.types import Swapped
     from services.storage.reclaim import Cleaned, CleanPlan, Purged, Restored, TrashList
 
+T = TypeVar("T")
 GROUP = "storage.write"
+ASKING = "asking"  # a dialog is open
 WRITES = {"cleaning": "The clean-up", "freeing": "Freeing", "restoring": "Restoring", "swapping": "The swap"}
 
 
@@ -97,45 +103,54 @@ class Cleaner:
 
     def _turn(self, stage: str) -> None:
         self.at = stage
-        self.screen.show_work(f"… {stage} · esc stops" if stage else "")
+        self.screen.show_work(f"… {stage} · esc stops" if stage not in ("", ASKING) else "")
 
     def report(self, progress: Progress) -> None:
         """Show where the work is."""
-        if self.at:
-            share = bar_words(progress)
+        if self.at not in ("", ASKING):
+            share = f" · {100 * progress.done / progress.total:.0f} %" if progress.total else ""
             self.screen.show_work(f"… {progress_line(progress)}{share} · esc stops")
 
-    async def run(self, name: str, params: dict[str, Any], *, yes: bool = False) -> Any:
+    async def run(self, name: str, params: dict[str, Any], *, yes: bool = False, question: str = "") -> Any:
         """An action's result, its progress on the line for work; None when its question was answered with no."""
         found: list[Any] = []
-        await perform(self.screen.panel, name, params, then=found.append, progress=self.report, yes=yes)
+        stage = self.at
+
+        async def ask(plan: Plan) -> bool:
+            if await self._answer(plan_dialog(plan, question)):
+                self._turn(stage)
+                return True
+            return False
+
+        await perform(self.screen.panel, name, params, then=found.append, progress=self.report, yes=yes, ask=ask)
         return found[0] if found else None
+
+    async def _answer(self, dialog: Screen[T | None]) -> T | None:
+        self._turn(ASKING)
+        answer: T | None = await self.screen.panel.push_screen_wait(dialog)
+        return answer
 
     async def _clean(self, what: dict[str, Any]) -> None:
         plan: CleanPlan = await self.run("storage.plan", what)
         keys = [*self.screen.dialog_keys, *keymap.bindings("plan")]
         shown = keymap.shown_key("plan.free", self.screen.panel.keys)
-        answer = await self.screen.panel.push_screen_wait(CleanDialog(plan, free_key=shown, keys=keys))
-        if answer == "free" and not await self._sure(plan):
-            answer = None
-        if answer is None:
+        answer = await self._answer(CleanDialog(plan, free_key=shown, keys=keys))
+        now = answer == "free"
+        if answer is None or (now and not await self._answer(self._sure(plan))):
             return
-        self._turn("freeing" if answer == "free" else "cleaning")
-        params = {"plan": plan.id, "now": answer == "free"}
-        cleaned: Cleaned = await self.run("storage.clean", params, yes=True)
-        self._tell_cleaned(cleaned, now=answer == "free")
+        self._turn("freeing" if now else "cleaning")
+        cleaned: Cleaned = await self.run("storage.clean", {"plan": plan.id, "now": now}, yes=True)
+        self._tell_cleaned(cleaned, now=now)
 
-    async def _sure(self, plan: CleanPlan) -> bool:
-        lines = [f"frees {formats.size(plan.freed_bytes)} ({plan.freed_bytes:,} bytes)", f"{plan.files:,} files"]
-        question = Confirm(
+    def _sure(self, plan: CleanPlan) -> Confirm:
+        size = formats.size(plan.freed_bytes)
+        return Confirm(
             "Free now?",
-            f"{plan.scope}\nThis deletes for good; nothing can bring it back but what each thing says itself.",
-            lines,
-            yes=f"Free {formats.size(plan.freed_bytes)} now",
+            f"{plan.scope}\nThis deletes for good: no undo.",
+            [f"frees {size} ({plan.freed_bytes:,} bytes)", f"{formats.count(plan.files)} files"],
+            yes=f"Free {size} now (y)",
             keys=self.screen.dialog_keys,
         )
-        sure: bool | None = await self.screen.panel.push_screen_wait(question)
-        return bool(sure)
 
     def _tell_cleaned(self, done: Cleaned, *, now: bool) -> None:
         if now:
@@ -147,40 +162,31 @@ class Cleaner:
         if done.held:
             first = done.held[0]
             more = f" (and {len(done.held) - 1} more)" if len(done.held) > 1 else ""
-            text += f"\n▲ Left alone: {first.path}: {first.reason}{more}"
+            text += f"\n▲ Left alone: {visible(first.path)}: {first.reason}{more}"
         self.screen.say(text, severity="warning" if done.held else "information")
 
     async def _undo(self, batch: str) -> None:
         back: Restored = await self.run("storage.undo", {"batch": batch})
         text = f"{formats.size(back.bytes)} brought back, {formats.count(back.files)} files."
         if back.kept:
-            text += f"\n▲ {back.kept[0].path} stays in the trash: {back.kept[0].reason}"
+            text += f"\n▲ {visible(back.kept[0].path)} stays in the trash: {back.kept[0].reason}"
         self.screen.say(text, severity="warning" if back.kept else "information")
 
     async def _free(self, batch: str) -> None:
         if not batch:
-            self.at = "planning"
             trash: TrashList = await self.run("storage.trash", {})
             if not trash.batches:
-                self.screen.say("The trash is empty.")
+                self._turn(ASKING)  # nothing is touched
+                self.screen.say("The trash is empty: there is nothing to free.")
                 return
             batch = trash.batches[0].id
-            self._turn("freeing")
-        gone: Purged | None = await self.run("storage.purge", {"batch": batch})
-        if gone is None:
-            self.at = "planning"  # answered with no: nothing was touched
-            return
-        self.screen.say(f"{formats.size(gone.bytes)} freed; the disk has {formats.size(gone.disk_freed_bytes)} more.")
+        gone: Purged | None = await self.run("storage.purge", {"batch": batch}, question="Free now?")
+        if gone is not None:
+            more = formats.size(gone.disk_freed_bytes)
+            self.screen.say(f"{formats.size(gone.bytes)} freed; the disk has {more} more.")
 
     async def _swap(self, environment: str) -> None:
-        done: Swapped | None = await self.run("packages.swap", {"env": environment})
-        if done is None:
-            self.at = "planning"  # answered with no
-            return
-        freed = f"{formats.size(done.freed_bytes)} freed"
-        self.screen.say(f"{freed}: {len(done.removed)} packages out, {len(done.installed)} in, verified by importing.")
-
-
-def bar_words(progress: Progress) -> str:
-    """ " · 62 %" where the total is known."""
-    return f" · {100 * progress.done / progress.total:.0f} %" if progress.total else ""
+        done: Swapped | None = await self.run("packages.swap", {"env": environment}, question="Swap for CPU builds?")
+        if done is not None:
+            counts = f"{len(done.removed)} packages out, {len(done.installed)} in, verified by importing."
+            self.screen.say(f"{formats.size(done.freed_bytes)} freed: {counts}")

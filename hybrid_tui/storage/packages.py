@@ -36,7 +36,6 @@ class PackagesView(StorageView):
     DEFAULT_CSS = """
     PackagesView #cuda-words { height: auto; max-height: 4; display: none; margin-bottom: 1; }
     PackagesView #cuda-words.-some { display: block; }
-    .-short PackagesView #cuda-words { margin-bottom: 0; max-height: 2; }
     """
 
     def __init__(self) -> None:

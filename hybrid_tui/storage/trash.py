@@ -58,9 +58,8 @@ class TrashView(StorageView):
         count = len(trash.batches)
         self.tell(
             [
-                f"{formats.size(trash.total_bytes)} in {count} clean-up{'s' * (count != 1)}",
-                "still on the disk until freed",
-                "enter or u restores, f frees",
+                f"{formats.size(trash.total_bytes)} in {count} clean-up{'s' * (count != 1)}, on the disk until freed",
+                "u restores, f frees",
             ]
         )
         self.on_line_list_highlighted()
@@ -74,8 +73,8 @@ class TrashView(StorageView):
         titles = ", ".join(visible(title) for title in row.titles[:MOST_TITLES])
         facts = Content.assemble(
             (visible(row.scope), "bold $text"),
-            f"\n{titles}{f' and {more} more' if more > 0 else ''}",
             f"\n{visible(row.place)} · kept until {formats.moment(row.expires_at)}",
+            f"\n{titles}{f' and {more} more' if more > 0 else ''}",
         )
         self.query_one("#batch-facts", Static).update(facts)
 

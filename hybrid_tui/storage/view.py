@@ -34,7 +34,6 @@ class StorageView(Vertical):
     StorageView.-front { display: block; }
     StorageView > Section { height: 1fr; }
     StorageView .view--facts { height: 3; margin-top: 1; color: $text-muted; }
-    .-short StorageView .view--facts { margin-top: 0; height: 2; }
     StorageView .view--state { height: 1; padding: 0 2; color: $text-muted; }
     StorageView .view--state { text-wrap: nowrap; text-overflow: ellipsis; }
     StorageView .view--state.-partial { color: $text-warning; }
