@@ -103,8 +103,8 @@ def plan_lines(lines: Sequence[PlanLine]) -> Content:
     order = {"high": 0, "low": 1, "none": 2}
     shown = sorted(lines[:MOST_LINES], key=lambda line: (order[line.risk], line.restore, -line.freed_bytes))
     for (risk, restore), group in groupby(shown, key=lambda line: (line.risk, line.restore)):
-        words = Content.styled(RISK_WORDS[risk], "$text-warning" if risk == "high" else "$text-muted")
-        parts.append(Content.assemble(words, (f" · {restore}" if restore else "", "$text-muted")))
+        words = Content.styled(RISK_WORDS[risk], "$text-warning" if risk == "high" else "$foreground-muted")
+        parts.append(Content.assemble(words, (f" · {restore}" if restore else "", "$foreground-muted")))
         for line in group:
             less = f"  (frees {formats.size(line.freed_bytes)})" if line.freed_bytes != line.bytes else ""
             parts.append(Content(f"{formats.size(line.bytes):>10}  {visible(line.title)}{less}"))
@@ -120,7 +120,7 @@ def held_lines(held: Sequence[Held]) -> Content:
     def lines() -> Iterator[Content]:
         yield Content.styled(f"Left alone: {formats.count(len(held))}", "bold")
         for one in held[:MOST_HELD]:
-            yield Content.assemble(visible(one.path), (f"\n    {one.reason}", "$text-muted"))
+            yield Content.assemble(visible(one.path), (f"\n    {one.reason}", "$foreground-muted"))
         if len(held) > MOST_HELD:
             yield Content(f"and {formats.count(len(held) - MOST_HELD)} more")
 

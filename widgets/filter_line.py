@@ -57,7 +57,7 @@ class FilterLine(Input):
         event.stop()
         if not self.value:
             self.clear_filter()
-        self.post_message(self.Left())
+        self._leave()
 
     def on_key(self, event: events.Key) -> None:
         """Escape shows all again; down goes to the list."""
@@ -65,7 +65,11 @@ class FilterLine(Input):
             event.stop()
             event.prevent_default()
             self.clear_filter()
-            self.post_message(self.Left())
+            self._leave()
         elif event.key == "down":
             event.stop()
-            self.post_message(self.Left())
+            self._leave()
+
+    def _leave(self) -> None:
+        self.screen.set_focus(None)  # at once: the next key is a key again
+        self.post_message(self.Left())

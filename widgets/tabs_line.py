@@ -26,7 +26,7 @@ class TabsLine(Widget):
     TabsLine { height: 1; padding: 0 1; }
     TabsLine .tabs--key { color: $primary; text-style: bold; }
     TabsLine .tabs--title { color: $text-muted; }
-    TabsLine .tabs--current { text-style: bold reverse; color: $primary; }
+    TabsLine .tabs--current { text-style: bold underline; color: $text; background: $primary 35%; }
     """
 
     current: reactive[str] = reactive("")

@@ -43,7 +43,7 @@ class StorageScreen(PanelScreen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     DEFAULT_CSS = """
-    StorageScreen #disk { height: auto; }
+    StorageScreen #disk { height: auto; border-subtitle-color: $text-muted; }
     StorageScreen #disk > Gauge { width: 1fr; }
     StorageScreen #storage-work { display: none; height: 1; padding: 0 2; color: $primary; text-style: bold; }
     StorageScreen #storage-work { text-wrap: nowrap; text-overflow: ellipsis; }
@@ -56,6 +56,7 @@ class StorageScreen(PanelScreen):
         super().__init__()
         self.cleaner = Cleaner(self)
         self._view: StorageView | None = None
+        self._began = False
 
     def body(self) -> ComposeResult:
         yield Section("Disk", Gauge("Used", id="used"), Gauge("Free", id="free"), Gauge("Caches", id="cached"),
@@ -66,17 +67,20 @@ class StorageScreen(PanelScreen):
             yield view()
         yield Static(id="storage-work")
 
+    def on_mount(self) -> None:
+        self._turn_to(self.query_one(VIEWS[0]))  # so that its keys hold from the first moment
+
     def first_shown(self) -> None:
-        """Read the disk and open the first view."""
+        """Read the disk and open the view in front."""
         self._read_disk()
         self._read_forecast()
         self.every(DISK_SECONDS, self._read_disk)
-        if self._view is None:
-            self.action_view(VIEWS[0].NAME)
+        self._began = True
+        self._front.open_view()
 
     def shown(self) -> None:
-        if self._view:
-            self._view.screen_shown()
+        for view in self.query(StorageView):
+            view.screen_shown()
 
     def hidden(self) -> None:
         if self.app.current_mode == self.NAME:
@@ -90,20 +94,27 @@ class StorageScreen(PanelScreen):
     def action_view(self, name: str) -> None:
         """Open the view ``name``."""
         view = self.query_one(f"#{name}", StorageView)
-        if view is self._view:
-            return
+        if view is not self._view:
+            self._turn_to(view)
+            if self._began:
+                view.open_view()
+
+    def _turn_to(self, view: StorageView) -> None:
         if self._view:
-            self._view.close_view()
+            self._view.remove_class("-front")
         self._view = view
-        self.query_one(TabsLine).current = name
-        view.open_view()
+        view.add_class("-front")
+        self.query_one(TabsLine).current = view.NAME
         self.refresh_bindings()
+
+    @property
+    def _front(self) -> StorageView:
+        return self._view or self.query_one(VIEWS[0])
 
     def action_turn(self, by: int) -> None:
         """Open the next view, or the one before."""
         names = [view.NAME for view in VIEWS]
-        at = names.index(self._view.NAME) if self._view else 0
-        self.action_view(names[(at + by) % len(names)])
+        self.action_view(names[(names.index(self._front.NAME) + by) % len(names)])
 
     def on_tabs_line_chosen(self, event: TabsLine.Chosen) -> None:
         """The same by mouse."""
@@ -133,32 +144,31 @@ class StorageScreen(PanelScreen):
 
     def action_do(self, name: str) -> None:
         """A key of the view that is open."""
-        getattr(self._view, f"do_{name}")()
+        getattr(self._front, f"do_{name}")()
 
     def on_line_list_opened(self, event: LineList.Opened) -> None:
         """A double click."""
-        if self._view:
-            self._view.opened(event.row)
+        self._front.opened(event.row)
 
     def action_undo(self) -> None:
         """Bring back what was cleaned last; in the trash, what is under the cursor."""
-        self.cleaner.undo(self._view.chosen if isinstance(self._view, TrashView) else "")
+        self.cleaner.undo(self._front.chosen if isinstance(self._front, TrashView) else "")
 
     def action_free(self) -> None:
         """Delete for good what was cleaned last; in the trash, what is under the cursor."""
-        self.cleaner.free(self._view.chosen if isinstance(self._view, TrashView) else "")
+        self.cleaner.free(self._front.chosen if isinstance(self._front, TrashView) else "")
 
     def action_rescan(self) -> None:
         """Read the disk and this view again."""
         self._read_disk()
         self._read_forecast()
-        if self._view and self._view.ACTION in ACTIONS:
-            self._view.reload()
+        if self._front.ACTION in ACTIONS:
+            self._front.reload()
 
     def action_stop(self) -> None:
         """Stop the work, or else what the view reads."""
-        if not self.cleaner.stop() and self._view:
-            self._view.halt()
+        if not self.cleaner.stop():
+            self._front.halt()
 
     # What the views and the cleaner tell
 

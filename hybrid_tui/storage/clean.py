@@ -194,13 +194,14 @@ class CleanView(StorageView):
         sizes = self.query_one(ReclaimList)
         if self.host.cleaner.refuses():
             return
-        if self._measuring:
+        if self._measuring or not self._was_open:
             self._plan_when_done = True
             self._draw_state()
         elif not sizes.marked_items:
             self.host.say("Nothing is marked: space marks one, a marks all that is safe.")
         else:
-            self.host.cleaner.plan(items=tuple(item.id for item in sizes.marked_items))
+            # what a person marked goes into the plan, whatever its risk: the plan's dialog says it
+            self.host.cleaner.plan(items=tuple(item.id for item in sizes.marked_items), risk="high")
 
     def changed(self) -> None:
         self.query_one(ReclaimList).unmark()

@@ -139,8 +139,12 @@ class Cleaner:
         if answer is None or (now and not await self._answer(self._sure(plan))):
             return
         self._turn("freeing" if now else "cleaning")
-        cleaned: Cleaned = await self.run("storage.clean", {"plan": plan.id, "now": now}, yes=True)
-        self._tell_cleaned(cleaned, now=now)
+        if plan.id:
+            cleaned: Cleaned | None = await self.run("storage.clean", {"plan": plan.id, "now": now}, yes=True)
+        else:  # it could not be kept: the action plans anew, and asks anew
+            cleaned = await self.run("storage.clean", {**what, "now": now}, question="Clean up?")
+        if cleaned is not None:
+            self._tell_cleaned(cleaned, now=now)
 
     def _sure(self, plan: CleanPlan) -> Confirm:
         size = formats.size(plan.freed_bytes)

@@ -141,7 +141,10 @@ class PackagesView(StorageView):
         words = self.query_one("#cuda-words", Static)
         costs = bool(audit.findings) and not audit.has_gpu
         lines = [f"{'▲ ' if costs and not i else ''}{sentence}" for i, sentence in enumerate(audit.sentences)]
-        words.update(Content.styled(" ".join(lines), "$text-warning" if costs else "$text-muted"))
+        lines += [
+            f"▲ A swap was interrupted in {visible(path)}: packages.restore undoes it." for path in audit.unfinished
+        ]
+        words.update(Content.styled(" ".join(lines), "$text-warning" if costs else "$foreground-muted"))
         words.set_class(bool(lines), "-some")
         self._draw_state()
         self._draw_facts()
@@ -253,7 +256,7 @@ def why_text(why: Why) -> Content:
         extra = f" for its extra {need.extra}" if need.extra else ""
         again = " (as above)" if need.again else ""
         name = "  " * need.depth + f"{need.name} {need.version}"
-        lines.append(Content.assemble(name, (f"  {need.requirement}{extra}{again}", "$text-muted")))
+        lines.append(Content.assemble(name, (f"  {need.requirement}{extra}{again}", "$foreground-muted")))
     if why.brought:
         lines += [Content(""), Content.styled(f"Only it brings ({formats.size(why.freed_bytes)} with it):", "bold")]
         lines += [Content(f"{formats.size(b.bytes):>11}  {b.name} {b.version}") for b in why.brought]

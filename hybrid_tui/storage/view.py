@@ -60,7 +60,6 @@ class StorageView(Vertical):
 
     def open_view(self) -> None:
         """Come to the front; the first time, begin to load."""
-        self.add_class("-front")
         if not self._was_open:
             self._was_open = True
             if self.ACTION not in ACTIONS:
@@ -70,10 +69,6 @@ class StorageView(Vertical):
         elif self.ACTION in ACTIONS:
             self.again()
         self.take_focus()
-
-    def close_view(self) -> None:
-        """Go behind the others."""
-        self.remove_class("-front")
 
     def take_focus(self) -> None:
         """Give the list the focus, if it is there to be seen."""

@@ -59,6 +59,7 @@ class PlanParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    risk: Risk = "low"
 
 
 class CleanParams(PlanParams, frozen=True, forbid_unknown_fields=True):
@@ -352,5 +353,5 @@ def install(setitem: Callable[[Any, str, Any], None], **others: Callable[..., An
     """Put the answers into the action table; ``others`` by the last part of the action's name instead of the usual."""
     for name, usual in ANSWERS.items():
         function = others.get(name.partition(".")[2], usual)
-        action = Action(name, f"{__name__}:{function.__name__}", "A fixed answer.")
+        action = Action(name, f"{function.__module__}:{function.__name__}", "A fixed answer.")
         setitem(ACTIONS, name, action)
