@@ -38,7 +38,8 @@ class Key:
     display: str = ""
 
 
-# Section → its keys. "app" holds everywhere, the others on the screen of that name, "dialog" in dialogs.
+# Section → its keys. "app" holds everywhere, the others on the screen of that name, "dialog" in dialogs,
+# "plan" besides in that of a clean-up.
 KEYS: dict[str, tuple[Key, ...]] = {
     "app": (
         *(Key(p.name, p.key, f"app.go('{p.name}')", p.title, f"Go to {p.title}.", show=False) for p in PLACES),
@@ -53,12 +54,38 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key("refresh", "r", "refresh", "Refresh", "Read everything again."),
     ),
     "storage": (
-        Key("open", "enter", "open", "Open", "Open the folder or cache under the cursor."),
-        Key("up", "u,backspace", "up", "Up", "Go to the folder above.", display="u"),
-        Key("rescan", "r", "rescan", "Rescan", "Read the disk, the caches and this folder again."),
-        Key("home", "h", "home", "Home", "Your home folder, or back to the workspace."),
-        Key("largest", "l", "largest", "Largest", "The largest folders at any depth, or what lies in this one."),
-        Key("stop", "escape", "stop", "Stop", "Stop the scan and keep what it has found.", display="esc"),
+        Key("clean", "c", "view('clean')", "Clean", "Go to what can be cleaned.", show=False),
+        Key("explore", "e", "view('explore')", "Explore", "Go to the folders and what fills them.", show=False),
+        Key("packages", "p", "view('packages')", "Packages", "Go to the installed packages.", show=False),
+        Key("trash", "t", "view('trash')", "Trash", "Go to what was cleaned and can be brought back.", show=False),
+        Key("history", "H", "view('history')", "History", "Go to what was freed, and when.", show=False),
+        Key("safe", "a", "do('safe')", "All safe", "Clean: mark all that is safe to clean."),
+        Key("mark", "space", "do('mark')", "Mark", "Mark what is under the cursor, or take the mark away."),
+        Key("unmark", "x", "do('unmark')", "Unmark", "Take every mark away.", show=False),
+        Key("plan", "d", "do('plan')", "Clean up", "Show what cleaning up the marked things would do, and ask."),
+        Key("open", "enter", "do('open')", "Open", "Open or unfold what is under the cursor; trash: restore it."),
+        Key("undo", "u", "undo", "Undo", "Bring back what the last clean-up (in the trash: this one) moved."),
+        Key("free", "f", "free", "Free now",
+            "Delete for good what the last clean-up (in the trash: this one) moved; asks first."),
+        Key("swap", "s", "do('swap')", "Swap", "Packages: replace the CUDA build by the CPU build; asks first."),
+        Key("who", "w", "do('who')", "Who needs it", "Packages: who needs the one under the cursor."),
+        Key("up", "backspace", "do('up')", "Up", "Explore: go to the folder above."),
+        Key("sort", "o", "do('sort')", "Order", "Explore: by size, number of files, age or name."),
+        Key("largest", "l", "do('largest')", "Largest",
+            "Explore: the largest folders at any depth, or what lies in this one."),
+        Key("files", "b", "do('files')", "Big files", "Explore: the largest files at any depth."),
+        Key("types", "y", "do('types')", "Types", "Explore: which types of files take the space."),
+        Key("home", "h", "do('home')", "Home", "Explore: your home folder, or back to the workspace."),
+        Key("filter", "slash", "do('filter')", "Filter", "Show only what has a text in its name.", display="/"),
+        Key("hidden", "full_stop", "do('hidden')", "Hidden",
+            "Show or leave out hidden names, and kinds that are not on this disk.", show=False, display="."),
+        Key("rescan", "r", "rescan", "Rescan", "Read the disk and this view again."),
+        Key("stop", "escape", "stop", "Stop", "Stop what is running and keep what it has found.", display="esc"),
+        Key("back", "left_square_bracket", "turn(-1)", "Back", "Go to the view before.", show=False, display="["),
+        Key("forth", "right_square_bracket", "turn(1)", "Forth", "Go to the next view.", show=False, display="]"),
+    ),
+    "plan": (
+        Key("free", "f", "free", "Free now", "Delete for good instead of moving to the trash; asks again.", show=False),
     ),
     "registry": (
         Key("promote", "p", "promote", "Promote", "Move an alias, deployed for one, to this version."),
@@ -192,7 +219,8 @@ def document() -> str:
         'keys = { "app.help" = "f1", "app.palette" = "ctrl+p" }',
         "```",
     ]
-    titles = {"app": "Everywhere", "dialog": "In dialogs"} | {place.name: place.title for place in PLACES}
+    titles = {"app": "Everywhere", "dialog": "In dialogs", "plan": "In the plan of a clean-up"}
+    titles |= {place.name: place.title for place in PLACES}
     for section, keys in KEYS.items():
         if not keys:
             continue

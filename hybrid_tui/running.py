@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from hybrid_tui.app import HybridApp
 
 
-def plan_dialog(plan: Plan) -> Screen[bool | None]:
-    """The question before something is deleted or overwritten, with exact sizes."""
+def plan_dialog(plan: Plan, title: str = "") -> Screen[bool | None]:
+    """The question before something is deleted or overwritten, with exact sizes; ``title``: else the action's name."""
     lines = list(plan.steps)
     if plan.freed_bytes:
         lines.append(f"frees {formats.size(plan.freed_bytes)} ({plan.freed_bytes:,} bytes)")
     if plan.written_bytes:
         lines.append(f"writes {formats.size(plan.written_bytes)} ({plan.written_bytes:,} bytes)")
-    return Confirm(plan.action, plan.summary, lines, yes="Yes, do it", keys=keymap.bindings("dialog"))
+    return Confirm(title or plan.action, plan.summary, lines, yes="Yes, do it", keys=keymap.bindings("dialog"))
 
 
 async def ask_and_run(panel: HybridApp, name: str, values: Mapping[str, Any], then: Then | None) -> None:

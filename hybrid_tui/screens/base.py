@@ -21,6 +21,7 @@
   ``progress(Progress)`` are called on the loop; progress at most 10 times a second, the last one always. Same ``group``
   (default: the action's name) = the older one is cancelled. A NeedsYes becomes a dialog that defaults to No and shows
   the plan; after a yes the action runs again with ``ctx.yes``. Without ``failed`` a HybridError is a toast.
+  ``yes=True`` where the screen has shown the plan in a dialog of its own and got the yes.
   An unexpected exception is a dialog with its cause, never a dead panel (``failed`` is called as well).
 - **Any other coroutine**: ``self.background(coroutine, group="stream", failed=…)``, with the same care for errors.
 - **The context** to call a service yourself: ``self.panel.context(report)``; the workspace: ``self.panel.workspace``.
@@ -52,7 +53,7 @@ from textual.timer import Timer
 from textual.worker import Worker
 
 from hybrid_tui import actions, keymap
-from services.context import NeedsYes, Progress
+from services.context import NeedsYes, Plan, Progress
 from services.errors import HybridError
 from widgets.footer import KeyFooter
 from widgets.header import PanelHeader
@@ -69,6 +70,7 @@ Work = Coroutine[Any, Any, Any]
 Then = Callable[[Any], None]
 Failed = Callable[[HybridError], None]
 Report = Callable[[Progress], None]
+Ask = Callable[[Plan], Coroutine[Any, Any, bool]]
 
 
 class PanelScreen(Screen[None]):
@@ -154,10 +156,11 @@ class PanelScreen(Screen[None]):
         failed: Failed | None = None,
         progress: Report | None = None,
         group: str = "",
+        yes: bool = False,
     ) -> Worker[Any]:
         """Run the action ``name`` in the background; see the module's text."""
         return self.background(
-            partial(perform, self.panel, name, params, then=then, progress=progress),
+            partial(perform, self.panel, name, params, then=then, progress=progress, yes=yes),
             group=group or name,
             failed=failed,
         )
@@ -182,8 +185,13 @@ async def perform(
     *,
     then: Then | None = None,
     progress: Report | None = None,
+    yes: bool = False,
+    ask: Ask | None = None,
 ) -> None:
-    """Run an action and hand its result to ``then``; a NeedsYes is asked in a dialog. Raises what the action raises."""
+    """Run an action and hand its result to ``then``; a NeedsYes is asked in a dialog, or by ``ask``.
+
+    Raises what the action raises.
+    """
     action = actions.find(name)
     # The first import of a service takes a while: not on the loop's time.
     try:
@@ -194,11 +202,11 @@ async def perform(
         ) from error
     values = params if isinstance(params, msgspec.Struct) else msgspec.convert(dict(params or {}), kind)
     throttle = Throttle(progress) if progress else None
-    context = panel.context(throttle or (lambda _: None))
+    context = panel.context(throttle or (lambda _: None), yes=yes)
     try:
         result = await function(context, values)
     except NeedsYes as need:
-        if not await panel.confirm(need.plan):
+        if not await (ask or panel.confirm)(need.plan):
             return
         result = await function(panel.context(throttle or (lambda _: None), yes=True), values)
     finally:

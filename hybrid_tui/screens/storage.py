@@ -1,276 +1,203 @@
-"""What fills the disk: budgets, the known caches, and the folders of the workspace, of home or of any place opened."""
+"""What fills the disk and how it is freed: budgets above, below one of five views."""
 
 from __future__ import annotations
 
-import os
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.content import Content
+from textual.css.query import NoMatches
+from textual.dom import DOMNode
 from textual.widgets import Static
 
 from hybrid_tui import keymap
+from hybrid_tui.actions import ACTIONS
 from hybrid_tui.screens.base import PanelScreen
+from hybrid_tui.storage.clean import CleanView
+from hybrid_tui.storage.cleaner import Cleaner
+from hybrid_tui.storage.explore import ExploreView
+from hybrid_tui.storage.packages import PackagesView
+from hybrid_tui.storage.trash import HistoryView, TrashView
+from hybrid_tui.storage.view import StorageView
 from services import formats
-from services.context import Progress
 from services.errors import HybridError
 from widgets.gauge import Gauge, Reading
-from widgets.size_list import SizeList, SizeRow, shortened, visible
+from widgets.line_list import LineList
 from widgets.status import Section
+from widgets.tabs_line import TabsLine
 
 if TYPE_CHECKING:
-    from services.storage.types import Cache, Caches, DiskUsage, Folder, Scan
+    from services.storage.types import DiskUsage
 
 DISK_SECONDS = 10.0
-ROWS = 500
-LEAST_PATH = 40  # cells for a path, before columns other than the size
-REMEMBERED = 50  # folders whose last scan is kept, so that going up shows it at once
+VIEWS = (CleanView, ExploreView, PackagesView, TrashView, HistoryView)
 
 
 class StorageScreen(PanelScreen):
-    """Gauges above; the folder that is open on the left, the caches on the right; how the scan stands below."""
+    """Gauges above, the views' names, the view that is open, and a line for work that goes on."""
 
     NAME = "storage"
     BINDINGS = keymap.bindings("storage")
+    AUTO_FOCUS = ""
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]  # noqa: RUF012
     DEFAULT_CSS = """
-    StorageScreen #disk { height: auto; }
-    StorageScreen #places { height: 1fr; }
-    StorageScreen #folders { width: 1fr; height: 100%; }
-    StorageScreen #caches { width: 30; height: 100%; margin-left: 1; }
-    StorageScreen.-wide #caches { width: 42; }
-    StorageScreen #cache-list { height: auto; }
-    StorageScreen #cache-facts { height: 1fr; margin-top: 1; color: $text-muted; }
-    StorageScreen #scan-state { height: 1; padding: 0 2; color: $text-muted; }
-    StorageScreen #scan-state { text-wrap: nowrap; text-overflow: ellipsis; }
-    StorageScreen #scan-state.-partial { color: $text-warning; }
+    StorageScreen #disk { height: auto; border-subtitle-color: $text-muted; }
+    StorageScreen #disk > Gauge { width: 1fr; }
+    StorageScreen #storage-work { display: none; height: 1; padding: 0 2; color: $primary; text-style: bold; }
+    StorageScreen #storage-work { text-wrap: nowrap; text-overflow: ellipsis; }
+    StorageScreen #storage-work.-some { display: block; }
+    StorageScreen.-short .view--facts { margin-top: 0; }
+    StorageScreen.-short #cuda-words { margin-bottom: 0; max-height: 2; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._path = ""  # the open folder
-        self._scan: Scan | None = None  # of the open folder, so far
-        self._scans: dict[str, tuple[Scan, float]] = {}  # last finished ones and when
-        self._scanning = False
-        self._number = 0  # of the latest scan; what older ones still report is dropped
-        self._interrupted = False
-        self._select: str | None = None
-        self._show_largest = False
-        self._caches: Caches | None = None
+        self.cleaner = Cleaner(self)
+        self._view: StorageView | None = None
+        self._began = False
 
     def body(self) -> ComposeResult:
         yield Section("Disk", Gauge("Used", id="used"), Gauge("Free", id="free"), Gauge("Caches", id="cached"),
                       id="disk", loading="Reading the disk…")  # fmt: skip
-        with Horizontal(id="places"):
-            yield Section("Folders", SizeList("Name", id="folder-list"), id="folders", loading="Scanning…")
-            yield Section("Caches", SizeList("Cache", id="cache-list"), Static(id="cache-facts"), id="caches",
-                          loading="Looking for caches…")  # fmt: skip
-        yield Static(id="scan-state")
+        keys = {view.NAME: keymap.shown_key(f"storage.{view.NAME}", self.panel.keys) for view in VIEWS}
+        yield TabsLine(tuple((view.NAME, keys[view.NAME], view.TITLE) for view in VIEWS))
+        for view in VIEWS:
+            yield view()
+        yield Static(id="storage-work")
+
+    def on_mount(self) -> None:
+        self._turn_to(self.query_one(VIEWS[0]))  # so that its keys hold from the first moment
 
     def first_shown(self) -> None:
+        """Read the disk and open the view in front."""
         self._read_disk()
-        self._read_caches()
-        self._open(str(self.panel.workspace.root))
+        self._read_forecast()
         self.every(DISK_SECONDS, self._read_disk)
+        self._began = True
+        self._front.open_view()
 
     def shown(self) -> None:
-        if self._interrupted:  # by going to another screen
-            self._interrupted = False
-            if self._caches is None or not self._caches.complete:
-                self._read_caches()
-            if self._scan is None or not self._scan.complete:
-                self._start_scan()
+        for view in self.query(StorageView):
+            view.screen_shown()
 
     def hidden(self) -> None:
         if self.app.current_mode == self.NAME:
             return  # only a dialog lies over it
-        self._interrupted = True
-        self.workers.cancel_group(self, "storage.caches")
-        self.workers.cancel_group(self, "storage.scan")
-        self._scanning = False
-        self._number += 1
+        self.cleaner.left()
+        for view in self.query(StorageView):
+            view.screen_hidden()
+
+    # Views
+
+    def action_view(self, name: str) -> None:
+        """Open the view ``name``."""
+        view = self.query_one(f"#{name}", StorageView)
+        if view is not self._view:
+            self._turn_to(view)
+            if self._began:
+                view.open_view()
+
+    def _turn_to(self, view: StorageView) -> None:
+        if self._view:
+            self._view.remove_class("-front")
+        self._view = view
+        view.add_class("-front")
+        self.query_one(TabsLine).current = view.NAME
+        self.refresh_bindings()
+
+    @property
+    def _front(self) -> StorageView:
+        return self._view or self.query_one(VIEWS[0])
+
+    def action_turn(self, by: int) -> None:
+        """Open the next view, or the one before."""
+        names = [view.NAME for view in VIEWS]
+        self.action_view(names[(names.index(self._front.NAME) + by) % len(names)])
+
+    def on_tabs_line_chosen(self, event: TabsLine.Chosen) -> None:
+        """The same by mouse."""
+        self.action_view(event.name)
+
+    def explore(self, path: str, *, select_in_parent: bool = False) -> None:
+        """Go to the folder ``path`` in the explorer, or to the folder it lies in, the cursor on it."""
+        view = self.query_one(ExploreView)
+        view.go(path, select_in_parent=select_in_parent)
+        self.action_view(view.NAME)
 
     # Keys
 
-    def action_open(self) -> None:
-        """Open what is under the cursor."""
-        focused = self.focused
-        if isinstance(focused, SizeList) and focused.row:
-            self._enter(focused, focused.row)
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A view's key is offered while that view is open."""
+        if action == "do":
+            return self._view is not None and hasattr(self._view, f"do_{parameters[0]}")
+        return super().check_action(action, parameters)
 
-    def on_size_list_opened(self, event: SizeList.Opened) -> None:
-        """The same by mouse."""
-        self._enter(event.list, event.row)
+    async def run_action(self, action: str, namespaces: Mapping[str, DOMNode] | None = None) -> None:
+        """From the palette: a key of another view opens that view first."""
+        if action.startswith("do('"):
+            name = "do_" + action[4:-2]
+            if not hasattr(self._view, name):
+                self.action_view(next(view.NAME for view in VIEWS if hasattr(view, name)))
+        await super().run_action(action, namespaces)
 
-    def action_up(self) -> None:
-        """Open the folder above, the cursor on the one we came from."""
-        above = os.path.dirname(self._path)  # noqa: PTH120  (the path is text as the scanner writes it)
-        if above != self._path:
-            self._open(above, select=self._path)
+    def action_do(self, name: str) -> None:
+        """A key of the view that is open."""
+        getattr(self._front, f"do_{name}")()
 
-    def action_home(self) -> None:
-        """Open the home folder, or the workspace when home is open."""
-        home = str(Path.home())
-        self._open(str(self.panel.workspace.root) if self._path == os.path.realpath(home) else home)
+    def on_line_list_opened(self, event: LineList.Opened) -> None:
+        """A double click."""
+        self._front.opened(event.row)
 
-    def action_largest(self) -> None:
-        """Turn to the largest folders at any depth, and back."""
-        self._show_largest = not self._show_largest
-        self._draw_title()
-        self.query_one("#folder-list", SizeList).forget_cursor()
-        self._draw_folders()
+    def action_undo(self) -> None:
+        """Bring back what was cleaned last; in the trash, what is under the cursor."""
+        self.cleaner.undo(self._front.chosen if isinstance(self._front, TrashView) else "")
+
+    def action_free(self) -> None:
+        """Delete for good what was cleaned last; in the trash, what is under the cursor."""
+        self.cleaner.free(self._front.chosen if isinstance(self._front, TrashView) else "")
 
     def action_rescan(self) -> None:
-        """Read everything again."""
+        """Read the disk and this view again."""
         self._read_disk()
-        self._read_caches()
-        self._start_scan()
+        self._read_forecast()
+        if self._front.ACTION in ACTIONS:
+            self._front.reload()
 
     def action_stop(self) -> None:
-        """Stop the scan; what it has found stays, marked as partial."""
-        if self._scanning:
-            self._number += 1
-            self._scanning = False
-            self.workers.cancel_group(self, "storage.scan")
-            if self._scan is None:
-                self.query_one("#folders", Section).empty(
-                    "The scan was stopped before it found anything.", "r scans again."
-                )
-            self._draw_state()
+        """Stop the work, or else what the view reads."""
+        if not self.cleaner.stop():
+            self._front.halt()
 
-    # The open folder
+    # What the views and the cleaner tell
 
-    def _enter(self, sizes: SizeList, row: SizeRow) -> None:
-        if row.quiet:
-            return
-        if sizes.id == "cache-list":
-            self._open(next(c.path for c in self._caches.caches if c.kind == row.key) if self._caches else "")
-            self.query_one("#folder-list", SizeList).focus()
-        else:
-            self._open(row.key)
+    def say(self, text: str, severity: Literal["information", "warning"] = "information") -> None:
+        """A note in the corner."""
+        self.notify(text, severity=severity, markup=False, timeout=8)
 
-    def _open(self, path: str, select: str | None = None) -> None:
-        """Show the folder ``path``: at once what is known of it, else scan it."""
-        from services.storage import paths
-
+    def show_work(self, text: str) -> None:
+        """What is being done, "" when nothing is."""
         try:
-            self._path = paths.shown(paths.actual(path))
-        except HybridError as error:
-            self.panel.toast(error)
+            line = self.query_one("#storage-work", Static)
+        except NoMatches:
+            return  # the panel is closing
+        line.update(Content(text))
+        line.set_class(bool(text), "-some")
+
+    def changed(self) -> None:
+        """Something was cleaned, restored or freed."""
+        if not self.is_attached:
             return
-        self._show_largest = False
-        self._draw_title()
-        self._select = select
-        self.query_one("#folder-list", SizeList).forget_cursor()
-        known = self._scans.get(self._path)
-        self._scan = known[0] if known else None
-        if known:
-            self.action_stop()
-            self._draw_folders()
-            self._draw_state()
-        else:
-            self._start_scan()
+        self._read_disk()
+        for view in self.query(StorageView):
+            view.changed()
 
-    def _start_scan(self) -> None:
-        self._number += 1
-        self._scanning = True
-        self._scan = None
-        self.query_one("#folders", Section).loading_state("Scanning…")
-        self._draw_state()
-        number = self._number
-        self.load(
-            "storage.scan",
-            {"path": self._path, "top": ROWS},
-            then=partial(self._scanned, number),
-            progress=partial(self._scanned_partly, number),
-            failed=partial(self._scan_failed, number),
-        )
+    # Gauges
 
-    def _scanned_partly(self, number: int, progress: Progress) -> None:
-        if number == self._number and self._scanning and progress.partial is not None:
-            self._scan = progress.partial
-            self._draw_folders()
-            self._draw_state()
-
-    def _scanned(self, number: int, scan: Scan) -> None:
-        if number != self._number:
-            return
-        self._scanning = False
-        self._scan = scan
-        self._scans.pop(self._path, None)
-        self._scans[self._path] = (scan, self.panel.clock())
-        while len(self._scans) > REMEMBERED:
-            del self._scans[next(iter(self._scans))]
-        self._draw_folders()
-        self._draw_state()
-
-    def _scan_failed(self, number: int, error: HybridError) -> None:
-        if number == self._number:
-            self._scanning = False
-            self.query_one("#folders", Section).error(str(error), f"{error.hint} u goes up.".strip())
-            self._draw_state()
-
-    def _draw_folders(self) -> None:
-        section = self.query_one("#folders", Section)
-        scan = self._scan
-        if scan is None:
-            return
-        found = scan.largest if self._show_largest else scan.folders
-        if not any(row.kind != "rest" for row in found):
-            if scan.complete:
-                title = "There are no folders below." if self._show_largest else "This folder is empty."
-                section.empty(title, "l shows what lies in it." if self._show_largest else "u goes up.")
-            return
-        sizes = self.query_one("#folder-list", SizeList)
-        rows = [_folder_row(row, scan) for row in found if row.bytes or row.kind != "rest"]
-        sizes.least_name = LEAST_PATH if self._show_largest else 0
-        sizes.show(rows, select=self._select, now=self.panel.clock())
-        if self._select in {row.key for row in rows}:
-            self._select = None
-        section.ready()
-        if self.focused is None and self.is_current:
-            self.call_after_refresh(sizes.focus)
-
-    def _draw_title(self) -> None:
-        section = self.query_one("#folders", Section)
-        name = f"Largest below {self._where()}" if self._show_largest else self._where()
-        section.border_title = Content(shortened(visible(name), max(section.size.width - 6, 20)))
-
-    def _where(self) -> str:
-        home = os.path.realpath(Path.home())
-        if self._path == home or self._path.startswith(home.rstrip("/") + "/"):
-            return "~" + self._path[len(home.rstrip("/")) :]
-        return self._path
-
-    def _draw_state(self) -> None:
-        state = self.query_one("#scan-state", Static)
-        scan = self._scan
-        complete = scan is not None and scan.complete
-        state.set_class(not complete and not self._scanning, "-partial")
-        if scan is None:
-            state.update(Content("… scanning" if self._scanning else "▲ nothing scanned"))
-            return
-        word = "✓ complete" if complete else "… scanning" if self._scanning else "▲ partial: stopped"
-        parts = [
-            word,
-            formats.duration(scan.seconds),
-            formats.size(scan.total_bytes),
-            f"{formats.count(scan.files)} files",
-            f"{formats.count(scan.unreadable_count)} unreadable",
-        ]
-        if scan.other_mounts:
-            parts.append(f"{len(scan.other_mounts)} other disks left out")
-        read = self._scans.get(self._path)
-        if complete and read and self.panel.clock() - read[1] >= 10:
-            parts.append(f"read {formats.age(read[1], self.panel.clock())}")
-        if scan.unreadable:
-            parts.append(f"first unreadable: {visible(scan.unreadable[0])}")
-        state.update(Content(" · ".join(parts)))
-
-    # Disk and caches
+    def draw_caches(self, used: int, budget: int) -> None:
+        """What all caches hold, against their budget."""
+        self.query_one("#cached", Gauge).reading = Reading.of_budget(used, budget)
 
     def _read_disk(self) -> None:
         self.load("storage.usage", then=self._draw_disk, failed=self._disk_failed)
@@ -279,73 +206,15 @@ class StorageScreen(PanelScreen):
         self.query_one("#used", Gauge).reading = Reading.of_budget(disk.used_bytes, disk.budget_bytes)
         self.query_one("#free", Gauge).reading = Reading.of_reserve(disk.free_bytes, disk.min_free_bytes)
         section = self.query_one("#disk", Section)
-        section.border_title = Content(f"Disk of {formats.size(disk.total_bytes)}")
+        section.retitle(f"Disk of {formats.size(disk.total_bytes)}")
         section.ready()
-        if self._scan and not self._scanning:
-            self._draw_state()  # its age
 
     def _disk_failed(self, error: HybridError) -> None:
         self.query_one("#disk", Section).error(str(error), error.hint)
 
-    def _read_caches(self) -> None:
-        self.load(
-            "storage.caches", then=self._draw_caches, progress=self._draw_caches_so_far, failed=self._caches_failed
-        )
+    def _read_forecast(self) -> None:
+        if "storage.forecast" in ACTIONS:
+            self.load("storage.forecast", then=self._draw_forecast, failed=lambda _: None)
 
-    def _draw_caches_so_far(self, progress: Progress) -> None:
-        if progress.partial is not None:
-            self._draw_caches(progress.partial)
-
-    def _draw_caches(self, caches: Caches) -> None:
-        self._caches = caches
-        reading = Reading.of_budget(caches.total_bytes, caches.budget_bytes)
-        self.query_one("#cached", Gauge).reading = reading
-        section = self.query_one("#caches", Section)
-        rows = [SizeRow(c.kind, c.kind, c.bytes, None, c.files, c.last_used, quiet=not c.exists) for c in caches.caches]
-        self.query_one("#cache-list", SizeList).show(rows, now=self.panel.clock())
-        section.ready()
-        self._draw_cache_facts()
-
-    def _caches_failed(self, error: HybridError) -> None:
-        self.query_one("#caches", Section).error(str(error), error.hint)
-
-    def on_size_list_highlighted(self, event: SizeList.Highlighted) -> None:
-        """Say what the cache under the cursor is."""
-        if event.list.id == "cache-list":
-            self._draw_cache_facts()
-
-    def _draw_cache_facts(self) -> None:
-        row = self.query_one("#cache-list", SizeList).row
-        cache = next((c for c in self._caches.caches if row and c.kind == row.key), None) if self._caches else None
-        if cache:
-            self.query_one("#cache-facts", Static).update(_facts(cache, self.panel.clock()))
-
-    def on_resize(self) -> None:
-        """The title is cut to the new width."""
-        if self._path:
-            self.call_after_refresh(self._draw_title)
-
-
-def _folder_row(row: Folder, scan: Scan) -> SizeRow:
-    name = "(the rest)" if row.kind == "rest" else row.path.removeprefix(scan.path).lstrip("/")
-    return SizeRow(
-        key=row.path if row.kind != "rest" else "",
-        name=name + "/" * (row.kind == "folder"),
-        bytes=row.bytes,
-        share=row.bytes / scan.total_bytes if scan.total_bytes else 0.0,
-        files=row.files,
-        last_used=row.last_used,
-        quiet=row.kind != "folder",
-    )
-
-
-def _facts(cache: Cache, now: float) -> Content:
-    parts: list[Content | str | tuple[str, str]] = [(cache.title, "bold $text")]
-    if cache.problem:
-        parts += ["\n", (f"▲ {cache.problem}", "$text-warning")]
-    if cache.exists:
-        used = formats.age(cache.last_used, now) if cache.last_used else "never"
-        parts += [f"\n{cache.restore}\n", visible(cache.path), f"\n{formats.count(cache.files)} files, used {used}"]
-    else:
-        parts += ["\nNot on this disk: ", visible(cache.path)]
-    return Content.assemble(*parts)
+    def _draw_forecast(self, forecast: Any) -> None:
+        self.query_one("#disk", Section).border_subtitle = Content(forecast.sentence)

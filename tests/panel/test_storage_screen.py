@@ -1,4 +1,4 @@
-"""The storage screen: real scans of real folders, and pictures of it with fixed answers."""
+"""The storage screen's explorer on real folders."""
 
 from __future__ import annotations
 
@@ -6,26 +6,16 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from hybrid_tui import actions
 from hybrid_tui.app import HybridApp
-from services.context import Context, Progress
-from services.errors import BadInput
-from services.settings import Settings
-from services.storage.actions import CachesParams, ScanParams, UsageParams
-from services.storage.types import Cache, Caches, DiskUsage, Folder, Scan
-from services.workspace import Workspace
+from hybrid_tui.storage.explore import ExploreView
+from tests.panel import storage_box
 from tests.panel.helpers import screen_text, until, until_text
 from widgets.size_list import SizeList, shortened, visible
-
-NOW = 1_795_000_000.0
-MB, GB = 10**6, 10**9
 
 
 @pytest.fixture
@@ -38,6 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache.mkdir(parents=True)
     (cache / "wheel").write_bytes(b"x" * 700_000)
     monkeypatch.setenv("HOME", str(folder))
+    storage_box.install(monkeypatch.setitem)
     return folder
 
 
@@ -57,13 +48,17 @@ def filled(app: HybridApp, home: Path) -> HybridApp:
 async def pilot(filled: HybridApp) -> AsyncIterator[Pilot[None]]:
     """The storage screen of ``filled``, its first scan done."""
     async with filled.run_test(size=(120, 40)) as pilot:
-        await pilot.press("2")
+        await pilot.press("2", "e")
         await until_text(pilot, "✓ complete")
         yield pilot
 
 
 def folders(pilot: Pilot[None]) -> SizeList:
     return pilot.app.screen.query_one("#folder-list", SizeList)
+
+
+def explorer(pilot: Pilot[None]) -> ExploreView:
+    return pilot.app.screen.query_one(ExploreView)
 
 
 def names(pilot: Pilot[None]) -> list[str]:
@@ -78,10 +73,10 @@ async def test_the_workspace_is_listed_largest_first(pilot: Pilot[None]) -> None
     assert f"Disk of {disk.total / 1e9:.1f} GB" in shown
 
 
-async def test_enter_opens_a_folder_and_u_returns_to_where_one_was(pilot: Pilot[None]) -> None:
+async def test_enter_opens_a_folder_and_backspace_returns_to_where_one_was(pilot: Pilot[None]) -> None:
     await pilot.press("down", "enter")
     await until(pilot, lambda: names(pilot)[:1] == ["text"])
-    await pilot.press("u")
+    await pilot.press("backspace")
     await until(pilot, lambda: "models/" in names(pilot))
     assert folders(pilot).row and folders(pilot).row.name == "notes [v1]/"
     await pilot.press("up", "enter", "enter")  # a folder further at each enter, as soon as it is listed
@@ -127,25 +122,16 @@ async def test_l_lists_the_largest_folders_at_any_depth(pilot: Pilot[None]) -> N
     await until(pilot, lambda: names(pilot)[:1] == ["weights"])
 
 
-async def test_caches_have_sizes_and_can_be_opened(pilot: Pilot[None]) -> None:
-    await until_text(pilot, "704.5 kB")  # du's bytes: the content's blocks and the folder's own
-    await pilot.press("tab")
-    await until_text(pilot, "pip downloads or builds them again")
-    await pilot.press("enter")
-    await until(pilot, lambda: names(pilot)[:1] == ["wheel"])
-    assert pilot.app.focused is folders(pilot)
-
-
 async def test_an_empty_folder_says_so(filled: HybridApp) -> None:
     (filled.workspace.root / "empty").mkdir()
     async with filled.run_test() as pilot:
-        await pilot.press("2")
+        await pilot.press("2", "e")
         await until_text(pilot, "✓ complete")
         await pilot.press("end", "up", "enter")
         row = next(row for row in folders(pilot).rows if row.name == "empty/")
-        pilot.app.screen._open(row.key)  # type: ignore[attr-defined]
+        explorer(pilot).go(row.key)
         await until_text(pilot, "This folder is empty.")
-        await pilot.press("u")
+        await pilot.press("backspace")
         await until(pilot, lambda: "models/" in names(pilot))
 
 
@@ -154,12 +140,12 @@ async def test_a_folder_that_is_gone_is_an_error_and_the_way_up_stays_open(pilot
     shutil.rmtree(root / "models")
     await pilot.press("enter")
     await until_text(pilot, "✗ There is no folder")
-    await pilot.press("u")
+    await pilot.press("backspace")
     await until(pilot, lambda: "models/" in names(pilot))
 
 
 async def test_escape_stops_a_scan_and_keeps_what_it_found(pilot: Pilot[None]) -> None:
-    pilot.app.screen._open("/")  # type: ignore[attr-defined]
+    explorer(pilot).go("/")
     await until(pilot, lambda: folders(pilot).rows and folders(pilot).rows[0].key.count("/") == 1)
     assert "… scanning" in screen_text(pilot.app)  # type: ignore[arg-type]
     await pilot.press("escape")
@@ -175,24 +161,25 @@ async def test_escape_stops_a_scan_and_keeps_what_it_found(pilot: Pilot[None]) -
 
 async def test_a_scan_stops_on_leaving_the_screen_and_goes_on_when_back(pilot: Pilot[None]) -> None:
     screen = pilot.app.screen
-    screen._open("/")  # type: ignore[attr-defined]
+    explorer(pilot).go("/")
     await until_text(pilot, "… scanning")
     await pilot.press("6")
-    await until(pilot, lambda: not any(w.name == "storage.scan" and w.is_running for w in screen.workers))
+    await until(pilot, lambda: not any(w.name == "storage.explore" and w.is_running for w in screen.workers))
     await pilot.press("2")
     await until_text(pilot, "… scanning")
     await pilot.press("question_mark")  # a dialog over it does not stop it
     await until(pilot, lambda: pilot.app.screen is not screen)
-    running = any(w.name == "storage.scan" and w.is_running for w in screen.workers)
-    assert running or screen._scan.complete  # type: ignore[attr-defined]
+    running = any(w.name == "storage.explore" and w.is_running for w in screen.workers)
+    read = screen.query_one(ExploreView)._read
+    assert running or (read and read.complete)
 
 
 async def test_quitting_in_the_middle_of_a_scan_is_quick(filled: HybridApp, capfd: pytest.CaptureFixture[str]) -> None:
     loop = asyncio.get_running_loop()
     async with filled.run_test() as pilot:
-        await pilot.press("2")
+        await pilot.press("2", "e")
         await until_text(pilot, "✓ complete")
-        filled.screen._open("/")  # type: ignore[attr-defined]
+        explorer(pilot).go("/")
         await until_text(pilot, "… scanning")
         started = loop.time()
     await loop.shutdown_default_executor()
@@ -205,7 +192,7 @@ async def test_odd_names_are_shown_on_one_line_and_can_be_opened(app: HybridApp,
     odd.mkdir()
     (odd / "inside").write_bytes(b"x" * 50_000)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("2")
+        await pilot.press("2", "e")
         await until_text(pilot, "\\xff\\x1b[31m\\n[bold]/")
         await pilot.press("enter")
         await until(pilot, lambda: names(pilot)[:1] == ["inside"])
@@ -224,7 +211,7 @@ async def test_a_long_list_scrolls_with_the_cursor(app: HybridApp, home: Path) -
     for index in range(100):
         (app.workspace.root / f"folder{index:03}").mkdir()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("2")
+        await pilot.press("2", "e")
         await until_text(pilot, "✓ complete")
         await pilot.press("end")
         await until_text(pilot, "(the rest)")
@@ -241,83 +228,3 @@ def test_long_names_keep_their_end_and_their_width() -> None:
     assert shortened("数据数据数据", 7) == "数据数…"
     assert shortened("anything", 0) == ""
     assert visible("a\tb\x1b") == "a\\tb\\x1b"
-
-
-# Pictures: the panel is real, the services' answers are the same on every machine.
-
-
-async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
-    return DiskUsage("/", 32 * GB, 17_400_000_000, 14_600_000_000, 15 * GB, 5 * GB, 3 * GB, ("Over budget.",))
-
-
-async def scan(ctx: Context, params: ScanParams) -> Scan:
-    return _scan(params.path, complete=True)
-
-
-def _scan(path: str, *, complete: bool) -> Scan:
-    sizes = [("models", 4_700 * MB), (".venv", 2_100 * MB), (".hybrid", 431 * MB), ("data", 12 * MB)]
-    rows = [Folder(f"{path}/{n}", b, b, b // 40_000, NOW - 3600 * i) for i, (n, b) in enumerate(sizes)]
-    rows.append(Folder(f"{path}/a very long name of a notebook that fits nowhere.ipynb", MB, MB, 1, NOW, "file"))
-    rows.append(Folder(path, 40_960, 0, 3, None, "rest"))
-    total = sum(row.bytes for row in rows)
-    return Scan(path, total, total, 181_078, 9_000, 1.4, complete, tuple(rows), (), ("/data/secret",), 1)
-
-
-async def scan_so_far(ctx: Context, params: ScanParams) -> Scan:
-    ctx.report(Progress("scan", partial=_scan(params.path, complete=False)))
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-async def scan_waiting(ctx: Context, params: ScanParams) -> Scan:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-async def scan_failing(ctx: Context, params: ScanParams) -> Scan:
-    raise BadInput("The folder /work may not be read.", hint="Ask its owner, or scan another.")
-
-
-async def caches(ctx: Context, params: CachesParams) -> Caches:
-    found = (
-        Cache("huggingface", "Hugging Face hub: models and datasets", "/home/me/.cache/huggingface/hub", True,
-              2_900 * MB, 61, NOW - 86400, "from_pretrained fetches them again; private ones need a sign-in."),
-        Cache("pip", "pip: downloaded and built wheels", "/home/me/.cache/pip", True, 412 * MB, 800, NOW - 60, "pip…"),
-        Cache("torch", "torch hub: models", "/home/me/.cache/torch/hub", False, 0, 0, None, "torch…"),
-    )  # fmt: skip
-    return Caches(found, 3_312 * MB, 3 * GB, True, ("Over budget.",))
-
-
-async def caches_waiting(ctx: Context, params: CachesParams) -> Caches:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
-@pytest.mark.parametrize(
-    ("answers", "ready"),
-    [
-        ({"scan": scan, "caches": caches}, "✓ complete"),
-        ({"scan": scan_so_far, "caches": caches}, ".venv/"),
-        ({"scan": scan_waiting, "caches": caches_waiting}, "Looking for caches…"),
-        ({"scan": scan_failing, "caches": caches}, "✗ The folder /work may not be read."),
-    ],
-    ids=["filled", "scanning", "loading", "error"],
-)
-def test_picture(
-    snap_compare: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], ready: str,
-    size: tuple[int, int],
-) -> None:  # fmt: skip
-    app = HybridApp(Workspace(Path("/nowhere/workspace"), Settings()))
-    app.clock = lambda: NOW
-    for name, function in {"usage": usage, **answers}.items():
-        action = replace(actions.ACTIONS[f"storage.{name}"], target=f"{__name__}:{function.__name__}")
-        monkeypatch.setitem(actions.ACTIONS, f"storage.{name}", action)
-
-    async def wait(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
-        await until_text(pilot, ready)
-        await until_text(pilot, "17.4 GB of 15.0 GB")
-        await pilot.pause(0.3)
-
-    assert snap_compare(app, terminal_size=size, run_before=wait)
