@@ -106,7 +106,10 @@ async def caches(ctx: Context, _params: CachesParams) -> Caches:
         done = sum(cache.bytes is not None for cache in so_far.caches)
         ctx.report(Progress("caches", done, len(so_far.caches), "caches", partial=so_far))
 
-    return await _listed(ctx, budgeted, functools.partial(_caches, budget=budget), report)
+    found = await _listed(ctx, budgeted, functools.partial(_caches, budget=budget), report)
+    if not (ctx.read_only or ctx.dry_run):
+        await asyncio.to_thread(samples.record_caches, ctx.workspace, found)
+    return found
 
 
 async def _listed(
@@ -126,10 +129,7 @@ async def _listed(
         found = listing.list_kinds(ctx.workspace, names, stop=stop, on_partial=post)
         return result(found, complete=not stop.is_set())
 
-    found_all = await _in_thread(work, stop)
-    if not (ctx.read_only or ctx.dry_run):
-        await asyncio.to_thread(samples.record_caches, ctx.workspace, found_all)
-    return found_all
+    return await _in_thread(work, stop)
 
 
 def _reclaimable(found: tuple[KindItems, ...], *, budget: int, complete: bool) -> Reclaimable:

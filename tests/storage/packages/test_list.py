@@ -21,7 +21,6 @@ from services.storage.packages import places, sizes
 from services.storage.packages.actions import EnvironmentsParams, ListParams, environments, list_packages
 from services.storage.packages.types import Distribution, PackageList
 
-
 REAL_PREFIX = os.path.realpath(sys.prefix)
 
 
