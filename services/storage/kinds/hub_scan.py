@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -189,9 +190,9 @@ def _read_snapshots(repo: Repo, folder: str, sizes: dict[str, int], tick: Callab
 
 
 def _read_revision(repo: Repo, revision: Revision, sizes: dict[str, int]) -> None:
-    todo = [revision.path]
+    todo = [(revision.path, "../../blobs/")]
     while todo:
-        here = todo.pop()
+        here, usual = todo.pop()
         try:
             fd = os.open(here, _FLAGS)
         except OSError:
@@ -200,73 +201,73 @@ def _read_revision(repo: Repo, revision: Revision, sizes: dict[str, int]) -> Non
             continue
         try:
             revision.tally.single += os.fstat(fd).st_blocks
-            with os.scandir(fd) as entries:
-                todo += _read_links(revision, here, fd, entries, sizes)
+            below = _read_folder(repo, revision, here, fd, usual, sizes)
+            todo += [(f"{here}/{name}", f"../{usual}") for name in below]
         except OSError:
             revision.tally.unreadable += 1
         finally:
             os.close(fd)
 
 
-def _read_links(
-    revision: Revision, here: str, fd: int, entries: Iterable[os.DirEntry[str]], sizes: dict[str, int]
-) -> list[str]:
-    """Read one folder of a snapshot; its subfolders are returned.
-
-    Reading where a link leads is the one call that each link costs: how many blocks it takes is asked once a length
-    and folder, since a link's blocks follow from its length, unless links are hard links of each other.
-    """
-    below = []
-    blocks: dict[int, int] = {}  # length of a link → its blocks
-    bases: dict[str, str] = {}  # "../../blobs" from here → the folder, with a slash
-    readlink, add = os.readlink, revision.blobs.add
-    single = files = 0
-    for entry in entries:
-        if not entry.is_symlink():
-            if entry.is_dir(follow_symlinks=False):
-                below.append(f"{here}/{entry.name}")
-            else:
-                _read_own(revision, entry)
-            continue
+def _read_folder(repo: Repo, revision: Revision, here: str, fd: int, usual: str, sizes: dict[str, int]) -> list[str]:
+    """Read one folder of a snapshot; the names of its subfolders are returned. Asking where it leads is the one call
+    that each link costs; ``usual`` is how the links of this depth lead to the repository's blobs."""
+    targets, links, others = [], [], []
+    readlink = os.readlink
+    for name in os.listdir(fd):
         try:
-            target = readlink(entry.name, dir_fd=fd)
-            if (own := blocks.get(len(target))) is None:
-                status = entry.stat(follow_symlinks=False)
-                own = status.st_blocks
-                if status.st_nlink == 1:
-                    blocks[len(target)] = own
-                else:
-                    revision.tally.add(status)
-                    own = 0
-                    files -= 1
+            targets.append(readlink(name, dir_fd=fd))
+        except OSError:  # a folder, a file, or gone
+            others.append(name)
+        else:
+            links.append(name)
+    _count_links(revision.tally, fd, links, targets)
+    blobs, start = f"{repo.path}/blobs/", len(usual)
+    paths = [
+        blobs + target[start:] if target.startswith(usual) else os.path.normpath(os.path.join(here, target))  # noqa: PTH118  (Path can't hold every name)
+        for target in targets
+    ]
+    revision.blobs.update(paths)
+    unknown = {path for path in revision.blobs.difference(sizes) if not _measure_foreign(path, sizes)}
+    if unknown:
+        revision.blobs -= unknown
+        broken = {path for path in unknown if _length(path) < 0}
+        revision.broken += [f"{here}/{name}" for name, path in zip(links, paths, strict=True) if path in broken]
+    return [name for name in others if _is_folder_else_own(revision, fd, name)]
+
+
+def _count_links(tally: Tally, fd: int, links: list[str], targets: list[str]) -> None:
+    """Count a folder's symbolic links. How many blocks one takes is asked once a length, since it follows from that,
+    unless the links are hard links of each other."""
+    lengths = Counter(map(len, targets))
+    example = dict(zip(map(len, targets), links, strict=True))
+    for length, count in lengths.items():
+        try:
+            status = os.stat(example[length], dir_fd=fd, follow_symlinks=False)
         except OSError:
             continue
-        single += own
-        files += 1
-        base, _, name = target.rpartition("/")
-        folder = bases.get(base)
-        if folder is None:
-            folder = bases[base] = os.path.normpath(base if base.startswith("/") else f"{here}/{base}") + "/"
-        blob = folder + name
-        if blob in sizes or _measure_foreign(blob, sizes):
-            add(blob)
-        elif _length(blob) < 0:
-            revision.broken.append(f"{here}/{entry.name}")
-    revision.tally.single += single
-    revision.tally.files += files
-    return below
+        if status.st_nlink == 1:
+            tally.single += status.st_blocks * count
+            tally.files += count
+            continue
+        for link, target in zip(links, targets, strict=True):
+            if len(target) == length:
+                tally.add(os.stat(link, dir_fd=fd, follow_symlinks=False))
 
 
-def _read_own(revision: Revision, entry: os.DirEntry[str]) -> None:
-    """A file that lies in the snapshot without a link, as on file systems that have none."""
+def _is_folder_else_own(revision: Revision, fd: int, name: str) -> bool:
+    """Whether ``name`` is a folder. A file lies there without a link, as on file systems that have none: counted."""
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError:
-        return
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        return True
     revision.tally.add(status)
-    if entry.name not in IGNORED:
+    if name not in IGNORED:
         revision.own += 1
         revision.size += status.st_size
+    return False
 
 
 def _measure_foreign(blob: str, sizes: dict[str, int]) -> bool:
