@@ -19,10 +19,9 @@ from services.storage.kinds.measure import Tally
 
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space", "kernels": "kernel"}
 IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-STORE_MARK = ".huggingface-shared-blobs"
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TYPE = 0o170000
-_PAYLOAD = re.compile(r"[0-9a-f]{64}")
+PAYLOAD = re.compile(r"[0-9a-f]{64}")
 
 Blob = tuple[int, int, tuple[int, int] | None, float, float, float]
 """Blocks, names it has, its device and inode if it has several, last access and change of content (both 0 for a link),
@@ -81,10 +80,10 @@ def repo_name(folder: str) -> str:
 def scan_repo(path: str, name: str, tick: Callable[[], None] = lambda: None) -> Repo:
     """Read one repository. What can't be read is counted in its tally; nothing is raised for it."""
     repo = Repo(name, path)
-    _count(path, repo.tally)
+    count_folder(path, repo.tally)
     others = []
     sizes: dict[str, int] = {}
-    for entry in _entries(path, repo.tally):
+    for entry in entries_of(path, repo.tally):
         if not entry.is_dir(follow_symlinks=False):
             repo.tally.add(entry.stat(follow_symlinks=False))
         elif entry.name == "blobs":
@@ -107,7 +106,7 @@ def _read_blobs(repo: Repo, folder: str, sizes: dict[str, int]) -> None:
     try:
         fd = os.open(folder, _FLAGS)
     except OSError:
-        _count(folder, repo.tally)
+        count_folder(folder, repo.tally)
         repo.tally.unreadable += 1
         return
     prefix = folder + "/"
@@ -168,12 +167,12 @@ def _payload_of(repo: Repo, blob: str) -> str:
     target = os.path.normpath(os.path.join(os.path.dirname(blob), os.readlink(blob)))  # noqa: PTH115, PTH118, PTH120
     store = os.path.dirname(repo.path) + "/blobs/"  # noqa: PTH120  (Path can't hold every name)
     name = target.rsplit("/", 1)[-1]
-    return target if target == f"{store}{name[:2]}/{name}" and _PAYLOAD.fullmatch(name) else ""
+    return target if target == f"{store}{name[:2]}/{name}" and PAYLOAD.fullmatch(name) else ""
 
 
 def _read_snapshots(repo: Repo, folder: str, sizes: dict[str, int], tick: Callable[[], None]) -> None:
-    _count(folder, repo.tally)
-    for entry in _entries(folder, repo.tally):
+    count_folder(folder, repo.tally)
+    for entry in entries_of(folder, repo.tally):
         if not entry.is_dir(follow_symlinks=False):
             repo.tally.add(entry.stat(follow_symlinks=False))
             continue
@@ -196,7 +195,7 @@ def _read_revision(repo: Repo, revision: Revision, sizes: dict[str, int]) -> Non
         try:
             fd = os.open(here, _FLAGS)
         except OSError:
-            _count(here, revision.tally)
+            count_folder(here, revision.tally)
             revision.tally.unreadable += 1
             continue
         try:
@@ -295,8 +294,8 @@ def _read_other(repo: Repo, folder: str, *, refs: bool) -> None:
     todo = [folder]
     while todo:
         here = todo.pop()
-        _count(here, repo.tally)
-        for entry in _entries(here, repo.tally):
+        count_folder(here, repo.tally)
+        for entry in entries_of(here, repo.tally):
             try:
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(entry.path)
@@ -309,7 +308,7 @@ def _read_other(repo: Repo, folder: str, *, refs: bool) -> None:
                 continue
 
 
-def _count(folder: str, tally: Tally) -> None:
+def count_folder(folder: str, tally: Tally) -> None:
     """Count a folder's own blocks."""
     try:
         tally.single += os.lstat(folder).st_blocks
@@ -317,68 +316,11 @@ def _count(folder: str, tally: Tally) -> None:
         tally.unreadable += 1
 
 
-def _entries(folder: str, tally: Tally) -> list[os.DirEntry[str]]:
+def entries_of(folder: str, tally: Tally) -> list[os.DirEntry[str]]:
+    """What lies in ``folder``; nothing, and a note in ``tally``, when it may not be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError:
         tally.unreadable += 1
         return []
-
-
-@dataclass(slots=True)
-class Store:
-    """The payloads that repositories share: path → status, and those whose manifest can be relied on."""
-
-    payloads: dict[str, os.stat_result] = field(default_factory=dict)
-    manifests: dict[str, os.stat_result] = field(default_factory=dict)
-    rest: Tally = field(default_factory=Tally)
-
-
-def scan_store(hub: str) -> Store | None:
-    """The shared store of the cache ``hub``; None unless it carries its mark, as huggingface_hub demands too."""
-    folder = f"{hub}/blobs"
-    try:
-        with open(f"{folder}/{STORE_MARK}", encoding="utf-8") as file:  # noqa: PTH123
-            if file.read(100) != "1\n":
-                return None
-    except (OSError, UnicodeDecodeError):
-        return None
-    store = Store()
-    todo = [folder]
-    while todo:
-        here = todo.pop()
-        _count(here, store.rest)
-        for entry in _entries(here, store.rest):
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(entry.path)
-                continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            name = entry.name.removesuffix(".refs")
-            if not (stat.S_ISREG(status.st_mode) and _PAYLOAD.fullmatch(name) and here == f"{folder}/{name[:2]}"):
-                store.rest.add(status)
-            elif entry.name.endswith(".refs"):
-                store.manifests[entry.path.removesuffix(".refs")] = status
-            else:
-                store.payloads[entry.path] = status
-    return store
-
-
-def listed_links(hub: str, payload: str) -> set[str] | None:
-    """The blobs that the manifest of ``payload`` names and that still lead to it; None if it can't be read."""
-    try:
-        with open(f"{payload}.refs", encoding="utf-8") as file:  # noqa: PTH123
-            lines = file.read().splitlines()
-        found = set()
-        for line in lines:
-            blob = f"{hub}/{line}"
-            if len(line.split("/")) == 3 and ".." not in line.split("/") and os.path.islink(blob):  # noqa: PTH114
-                target = os.path.join(os.path.dirname(blob), os.readlink(blob))  # noqa: PTH115, PTH118, PTH120
-                if os.path.normpath(target) == payload:
-                    found.add(blob)
-    except (OSError, UnicodeDecodeError):
-        return None
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import shutil
 import ssl
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -98,6 +100,55 @@ def move_away(item: Item, folder: Path) -> None:
 
 
 Lookup = Callable[[str], KindItems]
+
+
+def _git_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+class _Hub(SimpleHTTPRequestHandler):
+    """As much of the hub's API as ``hf cache verify`` asks: the files of a revision with their checksums."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        tree = "/tree/" in self.path
+        rows = [
+            {"type": "file", "path": name, "size": len(data), "oid": _git_sha1(data)}
+            for name, data in self.files.items()
+        ]
+        body = json.dumps(rows if tree else {"id": "org/m", "sha": commit(2), "siblings": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(not HF.exists(), reason="huggingface_hub's command is not installed here")
+def test_hf_verifies_what_stays(look: Lookup, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(home / ".cache/huggingface/hub")
+    cache.revision("org/m", 1, {"config.json": "old", "w": "same"})
+    root = cache.revision("org/m", 2, {"config.json": "new", "w": "same"}, refs=("main",))
+    _Hub.files = {"config.json": (root / "blobs/new").read_bytes(), "w": (root / "blobs/same").read_bytes()}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    verify = (HF, "cache", "verify", "org/m", "--fail-on-missing-files", "--fail-on-extra-files")
+    try:
+        for item in look("huggingface").items:
+            if item.suggested:
+                move_away(item, tmp_path / "bin" / item.name)
+        assert not (root / "snapshots" / commit(1)).exists()
+        assert "2 file" in run(*verify)
+        (root / "blobs/same").write_bytes(b"not what it was")  # the check itself can fail
+        assert subprocess.run(verify, capture_output=True).returncode != 0
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_pip_lives_on_without_each_of_its_items(look: Lookup, home: Path, tmp_path: Path, index: str) -> None:
