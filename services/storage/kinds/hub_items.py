@@ -9,16 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from services.storage.kinds.hub_scan import (
-    Repo,
-    Revision,
-    Store,
-    add_blobs,
-    listed_links,
-    repo_name,
-    scan_repo,
-    scan_store,
-)
+from services.storage.kinds.hub_scan import Repo, Revision, add_blobs, repo_name, scan_repo
+from services.storage.kinds.hub_store import Store, listed_links, scan_store
 from services.storage.kinds.locks import is_locked
 from services.storage.kinds.measure import Tally
 from services.storage.kinds.rule import Look, names

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -18,10 +19,9 @@ from services.storage.kinds.measure import Tally
 
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space", "kernels": "kernel"}
 IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-STORE_MARK = ".huggingface-shared-blobs"
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TYPE = 0o170000
-_PAYLOAD = re.compile(r"[0-9a-f]{64}")
+PAYLOAD = re.compile(r"[0-9a-f]{64}")
 
 Blob = tuple[int, int, tuple[int, int] | None, float, float, float]
 """Blocks, names it has, its device and inode if it has several, last access and change of content (both 0 for a link),
@@ -80,10 +80,10 @@ def repo_name(folder: str) -> str:
 def scan_repo(path: str, name: str, tick: Callable[[], None] = lambda: None) -> Repo:
     """Read one repository. What can't be read is counted in its tally; nothing is raised for it."""
     repo = Repo(name, path)
-    _count(path, repo.tally)
+    count_folder(path, repo.tally)
     others = []
     sizes: dict[str, int] = {}
-    for entry in _entries(path, repo.tally):
+    for entry in entries_of(path, repo.tally):
         if not entry.is_dir(follow_symlinks=False):
             repo.tally.add(entry.stat(follow_symlinks=False))
         elif entry.name == "blobs":
@@ -106,7 +106,7 @@ def _read_blobs(repo: Repo, folder: str, sizes: dict[str, int]) -> None:
     try:
         fd = os.open(folder, _FLAGS)
     except OSError:
-        _count(folder, repo.tally)
+        count_folder(folder, repo.tally)
         repo.tally.unreadable += 1
         return
     prefix = folder + "/"
@@ -167,12 +167,12 @@ def _payload_of(repo: Repo, blob: str) -> str:
     target = os.path.normpath(os.path.join(os.path.dirname(blob), os.readlink(blob)))  # noqa: PTH115, PTH118, PTH120
     store = os.path.dirname(repo.path) + "/blobs/"  # noqa: PTH120  (Path can't hold every name)
     name = target.rsplit("/", 1)[-1]
-    return target if target == f"{store}{name[:2]}/{name}" and _PAYLOAD.fullmatch(name) else ""
+    return target if target == f"{store}{name[:2]}/{name}" and PAYLOAD.fullmatch(name) else ""
 
 
 def _read_snapshots(repo: Repo, folder: str, sizes: dict[str, int], tick: Callable[[], None]) -> None:
-    _count(folder, repo.tally)
-    for entry in _entries(folder, repo.tally):
+    count_folder(folder, repo.tally)
+    for entry in entries_of(folder, repo.tally):
         if not entry.is_dir(follow_symlinks=False):
             repo.tally.add(entry.stat(follow_symlinks=False))
             continue
@@ -189,84 +189,84 @@ def _read_snapshots(repo: Repo, folder: str, sizes: dict[str, int], tick: Callab
 
 
 def _read_revision(repo: Repo, revision: Revision, sizes: dict[str, int]) -> None:
-    todo = [revision.path]
+    todo = [(revision.path, "../../blobs/")]
     while todo:
-        here = todo.pop()
+        here, usual = todo.pop()
         try:
             fd = os.open(here, _FLAGS)
         except OSError:
-            _count(here, revision.tally)
+            count_folder(here, revision.tally)
             revision.tally.unreadable += 1
             continue
         try:
             revision.tally.single += os.fstat(fd).st_blocks
-            with os.scandir(fd) as entries:
-                todo += _read_links(revision, here, fd, entries, sizes)
+            below = _read_folder(repo, revision, here, fd, usual, sizes)
+            todo += [(f"{here}/{name}", f"../{usual}") for name in below]
         except OSError:
             revision.tally.unreadable += 1
         finally:
             os.close(fd)
 
 
-def _read_links(
-    revision: Revision, here: str, fd: int, entries: Iterable[os.DirEntry[str]], sizes: dict[str, int]
-) -> list[str]:
-    """Read one folder of a snapshot; its subfolders are returned.
-
-    Reading where a link leads is the one call that each link costs: how many blocks it takes is asked once a length
-    and folder, since a link's blocks follow from its length, unless links are hard links of each other.
-    """
-    below = []
-    blocks: dict[int, int] = {}  # length of a link → its blocks
-    bases: dict[str, str] = {}  # "../../blobs" from here → the folder, with a slash
-    readlink, add = os.readlink, revision.blobs.add
-    single = files = 0
-    for entry in entries:
-        if not entry.is_symlink():
-            if entry.is_dir(follow_symlinks=False):
-                below.append(f"{here}/{entry.name}")
-            else:
-                _read_own(revision, entry)
-            continue
+def _read_folder(repo: Repo, revision: Revision, here: str, fd: int, usual: str, sizes: dict[str, int]) -> list[str]:
+    """Read one folder of a snapshot; the names of its subfolders are returned. Asking where it leads is the one call
+    that each link costs; ``usual`` is how the links of this depth lead to the repository's blobs."""
+    targets, links, others = [], [], []
+    readlink = os.readlink
+    for name in os.listdir(fd):
         try:
-            target = readlink(entry.name, dir_fd=fd)
-            if (own := blocks.get(len(target))) is None:
-                status = entry.stat(follow_symlinks=False)
-                own = status.st_blocks
-                if status.st_nlink == 1:
-                    blocks[len(target)] = own
-                else:
-                    revision.tally.add(status)
-                    own = 0
-                    files -= 1
+            targets.append(readlink(name, dir_fd=fd))
+        except OSError:  # a folder, a file, or gone
+            others.append(name)
+        else:
+            links.append(name)
+    _count_links(revision.tally, fd, links, targets)
+    blobs, start = f"{repo.path}/blobs/", len(usual)
+    paths = [
+        blobs + target[start:] if target.startswith(usual) else os.path.normpath(os.path.join(here, target))  # noqa: PTH118  (Path can't hold every name)
+        for target in targets
+    ]
+    revision.blobs.update(paths)
+    unknown = {path for path in revision.blobs.difference(sizes) if not _measure_foreign(path, sizes)}
+    if unknown:
+        revision.blobs -= unknown
+        broken = {path for path in unknown if _length(path) < 0}
+        revision.broken += [f"{here}/{name}" for name, path in zip(links, paths, strict=True) if path in broken]
+    return [name for name in others if _is_folder_else_own(revision, fd, name)]
+
+
+def _count_links(tally: Tally, fd: int, links: list[str], targets: list[str]) -> None:
+    """Count a folder's symbolic links. How many blocks one takes is asked once a length, since it follows from that,
+    unless the links are hard links of each other."""
+    lengths = Counter(map(len, targets))
+    example = dict(zip(map(len, targets), links, strict=True))
+    for length, count in lengths.items():
+        try:
+            status = os.stat(example[length], dir_fd=fd, follow_symlinks=False)
         except OSError:
             continue
-        single += own
-        files += 1
-        base, _, name = target.rpartition("/")
-        folder = bases.get(base)
-        if folder is None:
-            folder = bases[base] = os.path.normpath(base if base.startswith("/") else f"{here}/{base}") + "/"
-        blob = folder + name
-        if blob in sizes or _measure_foreign(blob, sizes):
-            add(blob)
-        elif _length(blob) < 0:
-            revision.broken.append(f"{here}/{entry.name}")
-    revision.tally.single += single
-    revision.tally.files += files
-    return below
+        if status.st_nlink == 1:
+            tally.single += status.st_blocks * count
+            tally.files += count
+            continue
+        for link, target in zip(links, targets, strict=True):
+            if len(target) == length:
+                tally.add(os.stat(link, dir_fd=fd, follow_symlinks=False))
 
 
-def _read_own(revision: Revision, entry: os.DirEntry[str]) -> None:
-    """A file that lies in the snapshot without a link, as on file systems that have none."""
+def _is_folder_else_own(revision: Revision, fd: int, name: str) -> bool:
+    """Whether ``name`` is a folder. A file lies there without a link, as on file systems that have none: counted."""
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError:
-        return
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        return True
     revision.tally.add(status)
-    if entry.name not in IGNORED:
+    if name not in IGNORED:
         revision.own += 1
         revision.size += status.st_size
+    return False
 
 
 def _measure_foreign(blob: str, sizes: dict[str, int]) -> bool:
@@ -294,8 +294,8 @@ def _read_other(repo: Repo, folder: str, *, refs: bool) -> None:
     todo = [folder]
     while todo:
         here = todo.pop()
-        _count(here, repo.tally)
-        for entry in _entries(here, repo.tally):
+        count_folder(here, repo.tally)
+        for entry in entries_of(here, repo.tally):
             try:
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(entry.path)
@@ -308,7 +308,7 @@ def _read_other(repo: Repo, folder: str, *, refs: bool) -> None:
                 continue
 
 
-def _count(folder: str, tally: Tally) -> None:
+def count_folder(folder: str, tally: Tally) -> None:
     """Count a folder's own blocks."""
     try:
         tally.single += os.lstat(folder).st_blocks
@@ -316,68 +316,11 @@ def _count(folder: str, tally: Tally) -> None:
         tally.unreadable += 1
 
 
-def _entries(folder: str, tally: Tally) -> list[os.DirEntry[str]]:
+def entries_of(folder: str, tally: Tally) -> list[os.DirEntry[str]]:
+    """What lies in ``folder``; nothing, and a note in ``tally``, when it may not be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError:
         tally.unreadable += 1
         return []
-
-
-@dataclass(slots=True)
-class Store:
-    """The payloads that repositories share: path → status, and those whose manifest can be relied on."""
-
-    payloads: dict[str, os.stat_result] = field(default_factory=dict)
-    manifests: dict[str, os.stat_result] = field(default_factory=dict)
-    rest: Tally = field(default_factory=Tally)
-
-
-def scan_store(hub: str) -> Store | None:
-    """The shared store of the cache ``hub``; None unless it carries its mark, as huggingface_hub demands too."""
-    folder = f"{hub}/blobs"
-    try:
-        with open(f"{folder}/{STORE_MARK}", encoding="utf-8") as file:  # noqa: PTH123
-            if file.read(100) != "1\n":
-                return None
-    except (OSError, UnicodeDecodeError):
-        return None
-    store = Store()
-    todo = [folder]
-    while todo:
-        here = todo.pop()
-        _count(here, store.rest)
-        for entry in _entries(here, store.rest):
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(entry.path)
-                continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            name = entry.name.removesuffix(".refs")
-            if not (stat.S_ISREG(status.st_mode) and _PAYLOAD.fullmatch(name) and here == f"{folder}/{name[:2]}"):
-                store.rest.add(status)
-            elif entry.name.endswith(".refs"):
-                store.manifests[entry.path.removesuffix(".refs")] = status
-            else:
-                store.payloads[entry.path] = status
-    return store
-
-
-def listed_links(hub: str, payload: str) -> set[str] | None:
-    """The blobs that the manifest of ``payload`` names and that still lead to it; None if it can't be read."""
-    try:
-        with open(f"{payload}.refs", encoding="utf-8") as file:  # noqa: PTH123
-            lines = file.read().splitlines()
-        found = set()
-        for line in lines:
-            blob = f"{hub}/{line}"
-            if len(line.split("/")) == 3 and ".." not in line.split("/") and os.path.islink(blob):  # noqa: PTH114
-                target = os.path.join(os.path.dirname(blob), os.readlink(blob))  # noqa: PTH115, PTH118, PTH120
-                if os.path.normpath(target) == payload:
-                    found.add(blob)
-    except (OSError, UnicodeDecodeError):
-        return None
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -63,29 +64,25 @@ class _Listing:
         self._box = box
         self._on_partial = on_partial
         self._next = time.monotonic() + FIRST_PARTIAL
-        found: dict[str, list[str]] = {}
-        shown: dict[str, tuple[str, ...]] = {}
-        claimed: set[str] = set()
+        store = os.path.realpath(box.workspace.store_path)
+        claimed = {os.path.realpath(box.workspace.root), store}  # where no other kind counts or removes anything
+        found: list[tuple[Kind, list[str], list[str], list[str]]] = []
         # Also those not asked for: what is theirs must not count here
         for kind in dict.fromkeys((*kinds.KINDS, *chosen)):
             if kind in chosen or kind.whole:
-                written = [str(place) for place in kind.places(box)]
-                shown[kind.name] = tuple(paths.shown(place) for place in written)
-                real = [os.path.realpath(place) for place in written if os.path.isdir(place)]  # noqa: PTH112
-                # (Path.is_dir raises when a folder above may not be entered)
-                found[kind.name] = [place for place in dict.fromkeys(real) if not kind.whole or place not in claimed]
-                claimed.update(found[kind.name] if kind.whole else ())
-        self._looks = [
-            Look(
-                kind, box, shown[kind.name], tuple(found[kind.name]),
-                fences=frozenset(p for p in claimed if p not in found[kind.name] and _is_below(p, found[kind.name])),
-                tick=self._tick,
-            )
-            for kind in chosen
-        ]  # fmt: skip
-
-        for look in self._looks:
-            look.exists = bool(look.kind.exists(box) if look.kind.exists else look.places)
+                shown, real, refused = _places(kind, box)
+                if kind.whole:
+                    real = [place for place in real if place not in claimed]
+                    claimed.update(real)
+                found.append((kind, shown, real, refused))
+        self._looks = []
+        for kind, shown, real, refused in found:
+            if kind in chosen:
+                fences = frozenset(p for p in claimed if p not in real and _is_below(p, real))
+                look = Look(kind, box, tuple(map(paths.shown, shown)), tuple(real), fences, self._tick)
+                look.exists = bool(kind.exists(box) if kind.exists else real)
+                look.problem = " ".join(filter(None, (look.problem, *refused)))
+                self._looks.append(look)
 
     def run(self) -> tuple[KindItems, ...]:
         self._on_partial(self._so_far())
@@ -104,6 +101,29 @@ class _Listing:
         """Largest first; those not measured yet before those that do not exist."""
         found = [look.kind_items() for look in self._looks]
         return tuple(sorted(found, key=lambda k: (-1 if k.bytes is None else k.bytes, k.exists), reverse=True))
+
+
+def _places(kind: Kind, box: Box) -> tuple[list[str], list[str], list[str]]:
+    """The kind's places as they are shown, those that exist with links resolved, and why others can't be used."""
+    shown, real, refused = [], [], []
+    for place in map(str, kind.places(box)):
+        if not os.path.isdir(place):  # noqa: PTH112  (Path.is_dir raises when a folder above may not be entered)
+            shown.append(place)
+            continue
+        resolved = os.path.realpath(place)
+        shown.append(resolved)
+        if kind.whole and _is_too_much(resolved, box):
+            refused.append(f"{paths.shown(place)} holds more than this cache; give it a folder of its own.")
+        elif resolved not in real:
+            real.append(resolved)
+    return shown, real, refused
+
+
+def _is_too_much(place: str, box: Box) -> bool:
+    """Whether a setting made ``place`` a folder that can't be a cache: /, the home folder, the workspace, /tmp, …"""
+    temporary = box.environ.get("TMPDIR") or tempfile.gettempdir()
+    kept = (box.home, box.workspace.root, box.workspace.state, temporary, "/tmp", "/var/tmp", "/usr", "/opt")
+    return any((os.path.realpath(own) + "/").startswith(place.rstrip("/") + "/") for own in kept)
 
 
 def _is_below(place: str, others: list[str]) -> bool:

@@ -89,7 +89,7 @@ def _changed(path: str) -> float:
 KINDS: tuple[Kind, ...] = (
     Kind(
         "apt", "apt: downloaded packages", _apt, list_apt, "apt downloads them again at the next install.",
-        command="sudo apt-get clean",
+        command="sudo apt-get clean", budgeted=False,
     ),
     Kind(
         "vscode-server", "VS Code: servers of earlier versions", _vscode, list_vscode,

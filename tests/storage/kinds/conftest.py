@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from services.storage.kinds import listing
+from services.storage.reclaim import KindItems
 from services.workspace import Workspace
 
-_FOREIGN = ("PIP_", "UV_", "HF_", "HUGGINGFACE_", "TORCH", "TRITON_", "TRANSFORMERS_", "PYTORCH_", "XDG_", "CONDA_", "MAMBA_",
-            "POETRY_", "YARN_", "PNPM_", "CARGO_", "GO", "npm_config_", "NPM_CONFIG_", "HYBRID_", "VSCODE_", "KERNELS_",
-            "DOCKER_", "TMPDIR")  # fmt: skip
+_FOREIGN = (
+    "PIP_", "UV_", "HF_", "HUGGINGFACE_", "TORCH", "TRITON_", "TRANSFORMERS_", "PYTORCH_", "XDG_", "CONDA_", "MAMBA_",
+    "POETRY_", "YARN_", "PNPM_", "CARGO_", "GO", "npm_config_", "NPM_CONFIG_", "HYBRID_", "VSCODE_", "KERNELS_",
+    "DOCKER_", "TMPDIR",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -43,5 +48,11 @@ def fill(path: Path, size: int = 5000) -> Path:
     return path
 
 
-Listing = Callable[..., dict[str, object]]
-__all__ = ["Workspace", "du", "fill"]
+@pytest.fixture
+def look(workspace: Workspace, home: Path) -> Callable[..., KindItems]:
+    """One kind of this box, as ``list_kinds`` gives it."""
+
+    def look_at(kind: str, where: Workspace = workspace) -> KindItems:
+        return listing.list_kinds(where, (kind,), stop=threading.Event())[0]
+
+    return look_at

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from services.storage import kinds
 from services.storage.kinds.rule import Box
-from services.workspace import Workspace
+from services.storage.reclaim import KindItems
+from services.workspace import Workspace, open_workspace
 
 
 def place_of(kind: str, home: Path, workspace: Workspace, variables: dict[str, str]) -> str:
@@ -69,3 +71,57 @@ def test_the_tools_themselves_agree(home: Path, workspace: Workspace, tool: list
     except (OSError, subprocess.CalledProcessError):
         pytest.skip(f"{tool[0]} does not run here")
     assert place_of(kind, home, workspace, {}) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "variables", "files", "place"),
+    [
+        ("triton", {}, {}, "~/.triton/cache"),
+        ("triton", {"TRITON_HOME": "/t"}, {}, "/t/.triton/cache"),
+        ("inductor", {"TORCHINDUCTOR_CACHE_DIR": "/i"}, {}, "/i"),
+        ("torch-kernels", {"TORCH_HOME": "/t"}, {}, "/t/kernels"),
+        ("huggingface-datasets", {"HF_HOME": "/hf"}, {}, "/hf/datasets"),
+        ("poetry", {}, {".config/pypoetry/config.toml": 'cache-dir = "/p"\n'}, "/p/artifacts /p/cache"),
+        ("pnpm", {"PNPM_HOME": "/p"}, {}, "/p/store ~/.cache/pnpm"),
+        ("cargo", {"CARGO_HOME": "/c"}, {}, "/c/registry /c/git"),
+        ("go-build", {}, {".config/go/env": "GOCACHE=/g\n"}, "/g"),
+        ("go-modules", {"GOPATH": "/a:/b"}, {}, "/a/pkg/mod"),
+        ("go-modules", {}, {}, "~/go/pkg/mod"),
+        ("trash", {"XDG_DATA_HOME": "/d"}, {}, "/d/Trash"),
+    ],
+)
+def test_the_others_too(
+    home: Path, workspace: Workspace, kind: str, variables: dict[str, str], files: dict[str, str], place: str
+) -> None:
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    assert place_of(kind, home, workspace, variables) == place.replace("~", str(home))
+
+
+@pytest.mark.parametrize("place", ["", "..", "../work", "../tmp", "../work/.hybrid"])
+def test_a_setting_cant_make_the_home_folder_a_cache(
+    look: Callable[[str], KindItems], home: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (home / "../work/.hybrid/drive/Banking LLM").mkdir(parents=True)
+    (home / "thesis.tex").touch()
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(home / place))
+    kind = look("triton")
+    assert not kind.items and not kind.exists and "a folder of its own" in kind.problem
+
+
+def test_the_store_is_never_part_of_a_cache(
+    home: Path, workspace: Workspace, look: Callable[..., KindItems], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = home / ".cache/torch_extensions"
+    (cache / "build").mkdir(parents=True)
+    (cache / "drive/Banking LLM/models").mkdir(parents=True)
+    (workspace.root / "hybrid.toml").write_text(f'[store]\npath = "{cache}/drive"\n')
+    assert [item.name for item in look("torch-extensions", open_workspace(workspace.root)).items] == ["build"]
+
+
+def test_a_place_behind_a_link_is_named_as_it_is(home: Path, look: Callable[[str], KindItems]) -> None:
+    (home / "big/pip/wheels").mkdir(parents=True)
+    (home / ".cache").symlink_to("big")
+    kind = look("pip")
+    assert kind.paths == (str(home / "big/pip"),) and kind.items[0].paths == (str(home / "big/pip/wheels"),)
