@@ -1,7 +1,7 @@
 """Random trees and clean-ups while all changes under them: ``python -m tests.storage.cleaning.fuzz --rounds 10000``.
 
 Before any step of a clean-up, files appear in the trees, vanish, are changed, swapped for symbolic links, moved in from
-outside, hard-linked and re-created, at their old place and in the trash; some clean-ups are killed there. Each content is
+outside, hard-linked and re-created, at their old place and in the trash; some clean-ups are killed. Each content is
 unique, so that one can be told from another wherever it ends up. What must hold, whatever happens:
 
 - what lies outside the plan is, to the byte and the second, where the attacker left it;

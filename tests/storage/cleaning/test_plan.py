@@ -133,7 +133,8 @@ def test_what_a_process_uses_is_held_whole(workspace: Workspace, cache: Path, ho
         "mapped": "import mmap; f = open('file0', 'rb'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); f.close()",
         "cwd": "pass",
     }[how]
-    script = f"import os\nos.chdir({str(folder)!r})\n{hold}\n{'' if how == 'cwd' else 'os.chdir("/")'}\nprint(1, flush=True)\ninput()"
+    stand = "pass" if how == "cwd" else "os.chdir('/')"
+    script = f"import os\nos.chdir({str(folder)!r})\n{hold}\n{stand}\nprint(1, flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
