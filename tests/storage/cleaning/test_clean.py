@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from services import workspace as workspaces
 from services.context import Context, NeedsYes, Plan, Progress
 from services.errors import BadInput, Refused
 from services.settings import Cleaning
@@ -29,7 +33,7 @@ from services.storage.cleaning.tree import Stopped
 from services.storage.cleaning.work import Cleaner
 from services.storage.reclaim import Cleaned, CleanPlan, KindItems, Purged, Restored, TrashList
 from services.workspace import Workspace
-from tests.storage.cleaning.beds import batches, fingerprint, item, plan_of
+from tests.storage.cleaning.beds import batches, fingerprint, item, plan_of, undo_all
 
 Box = tuple[Context, Path]
 
@@ -347,3 +351,59 @@ async def test_many_files_are_planned_quickly_and_reported(box: Box) -> None:
     await clean(reporting, plan=plan.id, now=True)
     await asyncio.sleep(0)
     assert seen and seen[-1].unit == "files"
+
+
+def as_nobody(work: Callable[[], None]) -> None:
+    """Run ``work`` in a child without root's rights."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_without_roots_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders without write permission go and come back as they were; what belongs to root stays, in a sentence."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        base = Path(folder)
+        monkeypatch.setenv("HOME", str(base / "home"))
+        base.chmod(0o755)
+        (base / "home").mkdir()
+        (base / "home" / "roots" / "inner").mkdir(parents=True)
+        (base / "home" / "roots" / "inner" / "file").touch()
+        for path in (base, base / "home"):
+            os.chown(path, 65534, 65534)
+
+        def work() -> None:
+            workspace = workspaces.init(base / "work")
+            store = Store(workspace)
+            module = base / "home" / "mod"
+            (module / "v1").mkdir(parents=True)
+            (module / "v1" / "code.go").write_text("x")
+            (module / "v1").chmod(0o555)
+            module.chmod(0o555)
+            before = fingerprint(module)
+            for now in (False, True):
+                stored = plan_of(workspace, [module, base / "home" / "roots" / "inner"], base / "home")
+                assert "other users" in stored.plan.notes[0] or "another user" in stored.plan.notes[0]
+                with store.lock():
+                    done = Cleaner(store).execute(stored, now=now)
+                assert [held.reason for held in done.held] == [
+                    "You may not move it: it, or the folder it lies in, belongs to another user."
+                ]
+                assert not module.exists() and done.files == 1
+                if not now:
+                    assert undo_all(workspace) == []
+                    assert fingerprint(module) == before
+            assert not batches(workspace)
+
+        as_nobody(work)
+        assert (base / "home" / "roots" / "inner" / "file").exists()
