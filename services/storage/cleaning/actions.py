@@ -310,8 +310,9 @@ def _shown(plan: CleanPlan, now: bool, expired: list[tuple[str, Note]]) -> Plan:
             f"{exact(plan.freed_bytes)} are free."
         )
     steps = [f"scope: {plan.scope}"]
-    steps += [f"{line.item}: {formats.size(line.bytes)}, {', '.join(line.paths[:3])}" for line in plan.lines]
-    steps += [f"stays: {held.path}: {held.reason}" for held in plan.held]
+    lines = [f"{line.item}: {formats.size(line.bytes)}, {', '.join(line.paths[:3])}" for line in plan.lines]
+    steps += _some(lines, "items")
+    steps += _some([f"stays: {held.path}: {held.reason}" for held in plan.held], "that stay")
     if expired:
         size = sum(note.size or 0 for _, note in expired)
         steps.append(
@@ -445,6 +446,11 @@ def _no_room(error: OSError) -> HybridError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = "the disk is so full that not even the plan can be kept" if full else f"{error.strerror}"
     return HybridError(f"Nothing was cleaned: {reason}.", hint="Make a little room by hand, then try again." * full)
+
+
+def _some(lines: list[str], what: str) -> list[str]:
+    """The first hundred; storage.plan shows all."""
+    return lines if len(lines) <= 100 else [*lines[:100], f"… and {len(lines) - 100:,} more {what}"]
 
 
 def _count(n: int, one: str, many: str) -> str:

@@ -99,7 +99,10 @@ class Guards:
         if target.row is not None:
             holder = holders.get((target.row[1], target.row[2]))
             return f"It is in use by {holder}." if holder else ""
+        inodes = self.in_use.inodes
         for index, folder in enumerate(target.dirs):
+            if folder.ino not in inodes and not any(row[2] in inodes for row in folder.rows):
+                continue
             holder = holders.get((folder.dev, folder.ino))
             if holder:
                 return f"It is in use by {holder}: {_said(target, index)}."

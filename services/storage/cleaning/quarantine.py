@@ -140,9 +140,9 @@ class Batch:
                 for index, here in self._walk(n, fd, foreign):
                     self._compare(target.dirs[index], index, below[index], here, foreign)
         self._put_back(n, foreign)
-        if not foreign:
-            self.bytes += target.size
-            self.freed += target.freed
+        size = _size_without(target, foreign) if foreign else 0
+        self.bytes += size if foreign else target.size
+        self.freed += size if foreign else target.freed
         self._report(self.files)
 
     def _walk(
@@ -335,6 +335,17 @@ def _is_planned(target: Target, parent: int, name: str) -> bool:
         return same(status, target.row)
     top = target.dirs[0]
     return stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) == (top.dev, top.ino)
+
+
+def _size_without(target: Target, foreign: Foreign) -> int:
+    """About the bytes of a target of which some went back: planned files with one name that did not."""
+    if target.row is not None or (-1, "") in foreign:
+        return 0
+    blocks = 0
+    for index, folder in enumerate(target.dirs):
+        for name, row in zip(folder.entries(), folder.rows, strict=True):
+            blocks += row[5] if row[6] == 1 and (index, name) not in foreign else 0
+    return blocks * 512
 
 
 def _children(target: Target) -> list[set[str]]:

@@ -136,16 +136,26 @@ class Store:
             self.trash.mkdir(exist_ok=True, mode=0o700)
             self._keep_reserve()
         except OSError as error:
-            raise BadInput(
-                f"The clean-up's own folder {self.folder} can't be written: {error.strerror}.",
-                hint="Without its journal nothing is cleaned.",
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> BadInput:
+        return BadInput(
+            f"The clean-up's own folder {self.folder} can't be written: {error.strerror}.",
+            hint="Without its journal nothing is cleaned.",
+        )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while anything is moved or deleted. Raises Refused when another clean-up of this workspace is at it."""
+        """Held while anything is moved or deleted.
+
+        Raises Refused when another clean-up of this workspace is at it, BadInput when the workspace can't be written.
+        """
         self.prepare()
-        with (self.folder / "lock").open("ab") as file:
+        try:
+            lock = (self.folder / "lock").open("ab")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

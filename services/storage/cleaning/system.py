@@ -94,10 +94,12 @@ class InUse:
 
     def __init__(self) -> None:
         self.holders: dict[Key, str] = {}
+        self.inodes: set[int] = set()
         self.hidden = 0
 
     def note(self, key: Key, holder: str) -> None:
         self.holders.setdefault(key, holder)
+        self.inodes.add(key[1])
 
 
 def in_use() -> InUse:

@@ -14,15 +14,15 @@ class Places:
     """The trash folders of this box as seen from one workspace, whose own is ``own``."""
 
     def __init__(self, own: str) -> None:
-        self._own = os.path.realpath(own)
+        self.own = os.path.realpath(own)
         self._table = system.mounts()
         self._found: dict[str, str] = {}
 
     def of(self, path: str) -> str:
         """The trash for ``path``; made if it is not there. Raises OSError when none can be made on that mount."""
         mount = system.mount_of(path, self._table)
-        if mount == system.mount_of(self._own, self._table):
-            return self._own
+        if mount == system.mount_of(self.own, self._table):
+            return self.own
         if mount not in self._found:
             self._found[mount] = self._made(mount, os.path.dirname(path))
         return self._found[mount]

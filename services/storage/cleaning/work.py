@@ -14,7 +14,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services import atomic
@@ -85,9 +85,9 @@ class Cleaner:
             if not now:
                 self._verify(batch)
         except (tree.Stopped, OSError) as error:
-            self._roll_back(batch_id, batch, note)
+            kept = self._roll_back(batch_id, batch, note)
             if isinstance(error, OSError):
-                raise _failed(error) from error
+                raise _failed(error, kept) from error
             raise
         if now:
             self._purge(batch, plan.files)
@@ -114,7 +114,7 @@ class Cleaner:
         for n, target in enumerate(stored.targets):
             path = target.text()
             reason = guards.path(path) or guards.user_of(target)
-            place = str(self._store.trash)
+            place = finder.own
             try:
                 place = place if reason else finder.of(path)
             except OSError as error:
@@ -197,12 +197,14 @@ class Cleaner:
                 if batch.lies_there(n):
                     batch.purge(n)
 
-    def _roll_back(self, batch_id: str, batch: Batch, note: Note) -> None:
-        self._stop = threading.Event()  # from here to the end
+    def _roll_back(self, batch_id: str, batch: Batch, note: Note) -> list[Held]:
+        """Put everything back; what could not go back. When even that can't be noted, the next action does it."""
         kept: list[Held] = []
         for n in reversed(range(len(batch.targets))):
             kept += batch.restore(n)
-        self._settle(batch_id, note, batch)
+        with contextlib.suppress(OSError):
+            self._settle(batch_id, note, batch)
+        return kept
 
     # Ends
 
@@ -219,7 +221,7 @@ class Cleaner:
             files=batch.files,
             batch=batch_id,
         )
-        if batch.files or what != "trashed":
+        if batch.files or event.bytes:
             self.remember(event)
         return self._settle(batch_id, note, batch, whole=what == "trashed")
 
@@ -267,7 +269,13 @@ class Cleaner:
     # Batches in the trash
 
     def _opened(self, batch_id: str, note: Note) -> Batch:
+        """Raises HybridError when its files are damaged or its disk is not mounted."""
         places = [os.fsdecode(place) for place in note.places or []]
+        if missing := [place for place in places if not os.path.isdir(place)]:
+            raise HybridError(
+                f"The trash folder {paths.shown(missing[0])} of the clean-up {batch_id} can't be reached.",
+                hint="Mount its disk again; until then what lies there is left alone.",
+            )
         batch = self._batch(self._store.stored(batch_id), [f"{places[i]}/{batch_id}" for i in note.where or []])
         batch.rebuilt = set(note.rebuilt or [])
         batch.stamps = dict(note.stamps or {})
@@ -306,7 +314,11 @@ class Cleaner:
         for batch_id, note in batches:
             if self._stop.is_set():
                 break
-            batch = self._purged(batch_id, note)
+            try:
+                batch = self._purged(batch_id, note)
+            except HybridError as error:  # the others go all the same
+                notes.append(f"{error} {error.hint}".strip())
+                continue
             done.append(batch_id)
             files += batch.files
             freed += batch.freed
@@ -344,19 +356,24 @@ class Cleaner:
 
     def recover(self) -> list[str]:
         """End what a killed clean-up left, in its own direction. One sentence for each; usually none."""
-        said = []
+        said: list[str] = []
         for batch_id in reversed(self._store.ids()):
-            log = self._store.batches / f"{batch_id}.log"
-            note = self._store.journal(batch_id).read() if log.exists() else None
-            if note is None:  # killed before anything was moved
-                self._store.forget(batch_id)
-            elif note.phase == "done":
-                if (self._store.batches / f"{batch_id}.plan").exists():
-                    self._remove_folders(self._opened(batch_id, note).folders)
-                self._store.forget(batch_id)
-            elif note.phase != "trashed":
-                said.append(self._recovered(batch_id, note))
+            try:
+                self._end(batch_id, said)
+            except HybridError as error:  # the others are ended all the same
+                said.append(f"{error} {error.hint}".strip())
         return said
+
+    def _end(self, batch_id: str, said: list[str]) -> None:
+        log = self._store.batches / f"{batch_id}.log"
+        note = self._store.journal(batch_id).read() if log.exists() else None
+        if note is None:  # killed before anything was moved
+            self._store.forget(batch_id)
+        elif note.phase == "done":
+            self._remove_folders([f"{os.fsdecode(place)}/{batch_id}" for place in note.places or []])
+            self._store.forget(batch_id)
+        elif note.phase != "trashed":
+            said.append(self._recovered(batch_id, note))
 
     def _recovered(self, batch_id: str, note: Note) -> str:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(note.at or 0))
@@ -377,8 +394,8 @@ class Cleaner:
         return f"A clean-up of {when} had been interrupted; everything it had moved was put back."
 
 
-def _failed(error: OSError) -> HybridError:
-    """Why the clean-up can't keep its books, without which it does nothing."""
+def _failed(error: OSError, kept: Sequence[Held] = ()) -> HybridError:
+    """Why the clean-up can't keep its books, without which it does nothing; what of it is ``kept`` in the trash."""
     reasons = {
         errno.ENOSPC: "the disk is so full that not even its journal can be written",
         errno.EDQUOT: "your quota is so full that not even its journal can be written",
@@ -387,4 +404,8 @@ def _failed(error: OSError) -> HybridError:
     }
     reason = reasons.get(error.errno or 0, f"its journal can't be written ({error.strerror})")
     hint = "Make a little room by hand, then try again." if error.errno == errno.ENOSPC else ""
+    if kept:
+        hint += (
+            f" {len(kept)} of its paths could not be put back and lie in the trash: {kept[0].path} ({kept[0].reason})"
+        )
     return HybridError(f"Nothing was cleaned: {reason}.", hint=hint)
