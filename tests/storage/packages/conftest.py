@@ -114,14 +114,22 @@ def _own_places(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.delenv(name)
     for name, value in {
         "HOME": home, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "PIP_CONFIG_FILE": os.devnull,
-        "UV_NO_INDEX": "1", "UV_FIND_LINKS": wheels, "UV_CACHE_DIR": tmp_path / "uv-cache", "UV_NO_CONFIG": "1",
+        "UV_OFFLINE": "1", "UV_FIND_LINKS": wheels, "UV_CACHE_DIR": tmp_path / "uv-cache", "UV_NO_CONFIG": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
 
 
 @pytest.fixture
 def venv(template: Path, tmp_path: Path) -> Path:
-    """A copy of the template that a test may change."""
+    """A copy of the template, without pip, that a test may change."""
+    copy = tmp_path / "venv"
+    shutil.copytree(template, copy, symlinks=True, ignore=shutil.ignore_patterns("pip*", "setuptools*"))
+    return copy
+
+
+@pytest.fixture
+def venv_with_pip(template: Path, tmp_path: Path) -> Path:
+    """The same with its pip, which takes longer to copy."""
     copy = tmp_path / "venv"
     shutil.copytree(template, copy, symlinks=True)
     return copy
