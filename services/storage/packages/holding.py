@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import time
@@ -138,7 +139,9 @@ class Holding:
         Raises Refused for a path that leaves the environment or lies on another file system.
         """
         new = tuple(new)
-        aside = tuple(sorted({*old, *(path for path in new if os.path.lexists(self.prefix / path))}))
+        in_the_way = [path for path in new if os.path.lexists(self.prefix / path)]
+        compiled = [str(c.relative_to(self.prefix)) for path in in_the_way for c in _compiled(self.prefix / path)]
+        aside = tuple(sorted({*old, *in_the_way, *compiled}))
         folders: dict[str, int] = {}
         for path in aside:
             self._check(path)
@@ -238,11 +241,19 @@ class Holding:
         for path in journal.new:
             if not path.endswith(".py") or os.path.lexists(self.prefix / path):
                 continue
-            source = self.prefix / path
-            for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc"):
+            for compiled in _compiled(self.prefix / path):
                 if (kept := str(compiled.relative_to(self.prefix))) not in old or (self.old / kept).exists():
                     compiled.unlink(missing_ok=True)
-            _drop_empty(source.parent / "__pycache__")
+            _drop_empty((self.prefix / path).parent / "__pycache__")
+
+
+def _compiled(source: Path) -> list[Path]:
+    """What Python made of a source file (PEP 3147), whichever version it was."""
+    return (
+        list((source.parent / "__pycache__").glob(f"{glob.escape(source.stem)}.*.pyc"))
+        if source.suffix == ".py"
+        else []
+    )
 
 
 def _parents(path: str) -> list[str]:

@@ -70,7 +70,8 @@ def stage_commands(tool: Tool, stage: Path, requirements: tuple[str, ...]) -> li
     index = ["--extra-index-url", CPU_INDEX]
     if tool.name == "uv":
         common = [*tool.command, "--no-deps", "--prefix", str(stage)]
-        return [[*common, *index, *requirements], [*common, *requirements]]
+        alone = [*common, *requirements]
+        return [alone] if os.environ.get("UV_OFFLINE") else [[*common, *index, *requirements], alone]
     options = ["--no-deps", "--ignore-installed", "--no-compile", "--no-cache-dir", "--no-warn-script-location"]
     options += ["--disable-pip-version-check", "--progress-bar", "off", "--retries", "1", "--timeout", "30"]
     return [[*tool.command, *options, "--prefix", str(stage), *index, *requirements]]
@@ -83,6 +84,8 @@ async def run(command: list[str], log: Path, said: Callable[[str], None], lock_f
     caller is cancelled, the child and its children are ended first.
     """
     environment = {**os.environ, "PIP_USER": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("UV_HTTP_RETRIES", "1")  # an index out of reach costs seconds, as with pip
+    environment.setdefault("UV_HTTP_TIMEOUT", "30")
     for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONPATH", "PYTHONHOME"):
         environment.pop(name, None)
     try:

@@ -25,7 +25,8 @@ class Record:
     """One distribution in one package folder.
 
     ``files`` are relative to that folder, "/"-separated, normalised; those of its scripts begin with "../".
-    ``tops`` are names in the folder that are its own as a whole, where there is no RECORD. ``extras`` as declared.
+    ``requested``: it was asked for by name (REQUESTED, PEP 376; uv writes that for all it installs, so from uv it tells
+    nothing). ``tops`` are names in the folder that are its own as a whole, where there is no RECORD.
     """
 
     name: str
@@ -79,10 +80,11 @@ def _dist_info(folder: str, info: str) -> Record:
     tops: tuple[str, ...] = ()
     if not files:
         tops, problem = (*_top_level(base, name, folder), info), problem or NO_RECORD
+    installer = _text(base / "INSTALLER").strip()[:40]
     return Record(
         name, _first(head, "version") or version, folder, info,
         requires=tuple(head.get("requires-dist", ())), extras=tuple(head.get("provides-extra", ())),
-        installer=_text(base / "INSTALLER").strip()[:40], requested=(base / "REQUESTED").exists(),
+        installer=installer, requested=installer != "uv" and (base / "REQUESTED").exists(),
         editable=_editable(base), files=files, tops=tops, problem=problem, key=normal(name),
     )  # fmt: skip
 

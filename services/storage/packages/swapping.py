@@ -220,7 +220,7 @@ class _Execution:
             tuple(f"{module} {version}".strip() for module, version in after.items()),
             str(self.folder / "freeze.txt"), str(self.log) if self.log.exists() else "",
             time.monotonic() - self.started,
-            (f"{formats.size(before - now)} less in {plan.environment}. To go back: pip install -r freeze.txt.",),
+            _sentences(plan, before - now),
         )  # fmt: skip
 
     def _say(self, stage: str, line: str) -> None:
@@ -251,8 +251,18 @@ def _plan(plan: SwapPlan) -> Plan:
     return Plan("packages.swap", summary, tuple(steps), plan.freed_bytes)
 
 
+def _sentences(plan: SwapPlan, less: int) -> tuple[str, ...]:
+    said = [f"{formats.size(less)} less in {plan.environment}. To go back: pip install -r freeze.txt."]
+    linked = plan.bytes - plan.freed_bytes
+    if linked > plan.bytes * 0.1:
+        said.append(f"{formats.size(linked)} of what went is still linked from uv's cache: uv cache clean frees it.")
+    return tuple(said)
+
+
 def _restore_plan(shown: str, journal: Journal) -> Plan:
-    if journal.state == "committed":
+    if journal.state == "staging":
+        summary = f"The swap in {shown} was interrupted before anything was moved; its stage is deleted."
+    elif journal.state == "committed":
         summary = f"The swap in {shown} was proved; only what was moved aside is still to be deleted."
     else:
         summary = f"{len(journal.uninstall)} packages are moved back into {shown}, as they were before the swap."

@@ -101,6 +101,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Path:
     command = [venv / "bin/python", "-m", "pip", "install", "-q", "torch===2.9.1", "bitsandbytes", "trainer", "boosted"]
     environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
     subprocess.run(command, check=True, capture_output=True, env=environment)
+    for pattern in ("setuptools*", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"):
+        for path in (venv / "lib").glob(f"python3*/site-packages/{pattern}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return venv
 
 
@@ -114,14 +117,22 @@ def _own_places(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.delenv(name)
     for name, value in {
         "HOME": home, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "PIP_CONFIG_FILE": os.devnull,
-        "UV_NO_INDEX": "1", "UV_FIND_LINKS": wheels, "UV_CACHE_DIR": tmp_path / "uv-cache", "UV_NO_CONFIG": "1",
+        "UV_OFFLINE": "1", "UV_FIND_LINKS": wheels, "UV_CACHE_DIR": tmp_path / "uv-cache", "UV_NO_CONFIG": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
 
 
 @pytest.fixture
 def venv(template: Path, tmp_path: Path) -> Path:
-    """A copy of the template that a test may change."""
+    """A copy of the template, without pip, that a test may change."""
+    copy = tmp_path / "venv"
+    shutil.copytree(template, copy, symlinks=True, ignore=shutil.ignore_patterns("pip*"))
+    return copy
+
+
+@pytest.fixture
+def venv_with_pip(template: Path, tmp_path: Path) -> Path:
+    """The same with its pip, which takes longer to copy."""
     copy = tmp_path / "venv"
     shutil.copytree(template, copy, symlinks=True)
     return copy

@@ -47,7 +47,7 @@ async def test_all_distributions_and_the_rest_make_up_what_du_counts(ctx: Contex
     result = await list_packages(ctx, ListParams(env=str(venv)))
     assert_adds_up(result, site(venv))
     names = {d.name for d in result.distributions}
-    assert {"torch", "nvidia-cublas-cu12", "triton", "trainer", "pip"} <= names
+    assert {"torch", "nvidia-cublas-cu12", "triton", "trainer"} <= names
     torch = row(result, "torch")
     assert (torch.version, torch.installer, torch.cuda, torch.requested) == ("2.9.1", "pip", True, True)
     assert torch.needed_by == ("bitsandbytes", "trainer")
@@ -120,7 +120,7 @@ async def test_environments_are_found_where_they_usually_lie(ctx: Context, venv:
     home = tmp_path / "home"
     for name in ("projects/a/.venv", ".virtualenvs/b", ".local/share/pipx/venvs/c", ".local/share/uv/tools/d"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(venv, home / name, symlinks=True, ignore=shutil.ignore_patterns("pip", "setuptools"))
+        shutil.copytree(venv, home / name, symlinks=True)
     conda = home / "miniconda3/envs/e"
     (conda / "conda-meta").mkdir(parents=True)
     (conda / "lib/python3.10/site-packages").mkdir(parents=True)
@@ -147,11 +147,13 @@ NAMES = st.sampled_from(
     ["a.py", "b.py", "pkg/a.py", "pkg/b.so", "pkg/sub/c.py", "other/d.py", "ns/x/e.py", "ns/y/f.py"]
 )
 
+ELSEWHERE = st.sampled_from(["../../../bin/x", "/etc/hostname", "no/such"])
+
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     files=st.dictionaries(NAMES, st.integers(0, 20_000), max_size=8),
-    claims=st.lists(st.lists(st.one_of(NAMES, st.sampled_from(["../../../bin/x", "/etc/hostname", "no/such"]))), max_size=3),
+    claims=st.lists(st.lists(st.one_of(NAMES, ELSEWHERE)), max_size=3),
     links=st.lists(st.tuples(NAMES, st.booleans()), max_size=4),
     compiled=st.lists(NAMES, max_size=3),
 )  # fmt: skip
@@ -189,11 +191,11 @@ def test_whatever_is_claimed_linked_or_missing_the_sums_add_up(
         assert sum(measured.freed([i]) for i in everything) <= measured.freed(everything) <= sum(measured.bytes)
 
 
-def test_freed_is_what_deleting_really_frees(venv: Path, record_freed: Callable[[Path, str], int]) -> None:
+def test_freed_is_what_deleting_really_frees(venv_with_pip: Path, record_freed: Callable[[Path, str], int]) -> None:
     """Delete a distribution's files for real and count what du loses."""
-    before = du(site(venv), venv / "bin")
-    freed = record_freed(venv, "torch")
-    after = du(site(venv), venv / "bin")
+    before = du(site(venv_with_pip), venv_with_pip / "bin")
+    freed = record_freed(venv_with_pip, "torch")
+    after = du(site(venv_with_pip), venv_with_pip / "bin")
     assert before - after == freed
 
 
