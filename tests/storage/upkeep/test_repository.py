@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from services.context import Context
 from services.settings import Disk, Settings
-from services.storage.upkeep import actions, repository
+from services.storage.upkeep import actions, objects, repository
 from services.storage.upkeep.types import ModelFile, RepoCheck
 from services.workspace import Workspace
 
@@ -140,7 +140,7 @@ def test_lfs_pointers_and_folders_called_like_models_are_left_alone(repo: Repo) 
 
 
 def test_thousands_of_pointers_are_no_findings(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "KEEP", 20)
+    monkeypatch.setattr(objects, "KEEP", 20)
     for i in range(300):
         repo.write(f"m{i}.bin", POINTER.replace("12345", str(i)))
     repo.commit("pointers")
@@ -281,12 +281,12 @@ def test_history_may_be_left_out(repo: Repo) -> None:
 
 
 def test_many_findings_are_counted_and_the_largest_named(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "KEEP", 40)
+    monkeypatch.setattr(objects, "KEEP", 40)
     for i in range(200):
         repo.write(f"m{i}.pt", 1000 + i)
     repo.commit("many")
     found = repo.check(repo_file_mb=0.0011)
-    assert found.count == 200 and len(found.files) == repository.SHOWN
+    assert found.count == 200 and len(found.files) == objects.SHOWN
     assert found.bytes == sum(range(1000, 1200))
     assert found.files[0].path == "m199.pt" and "200 model or large files" in found.sentence
     assert any("--strip-blobs-bigger-than" in remedy.command for remedy in found.remedies)
