@@ -88,9 +88,12 @@ async def check_repository(ctx: Context, params: RepoParams) -> RepoCheck:
     """How large the git repository is and which model files lie in it. Nothing in it is changed.
 
     A whole check of the workspace's own repository is recorded for the overview, unless nothing may be written.
+    Raises BadInput when the path is no readable folder.
     """
     if params.path:
-        return await _repository(ctx, paths.actual(params.path), params.history, commits=True)
+        root = paths.actual(params.path)
+        os.close(await asyncio.to_thread(paths.open_folder, root))
+        return await _repository(ctx, root, params.history, commits=True)
     return await _own_repository(ctx, params.history, commits=True)
 
 
@@ -197,10 +200,9 @@ async def _mark(ctx: Context, action: str, task: str, what: str, note: str) -> M
     ctx.will_write(action)
     now = time.time()
     if ctx.dry_run:
-        known = next((t for t in (await asyncio.to_thread(_tasks, ctx.workspace)).tasks if t.id == task), None)
+        await asyncio.to_thread(tasks.check_mark, ctx.workspace, task, what)
         words = {"done": "would be marked as done", "undo": "would lose its last mark"}[what]
-        if known:
-            return Plan(action, f"{task} {words}.", (f"one line in {ctx.workspace.settings.upkeep.log}",))
+        return Plan(action, f"{task} {words}.", (f"one line in {ctx.workspace.settings.upkeep.log}",))
     try:
         await asyncio.to_thread(tasks.mark, ctx.workspace, task, what, note, now)
     except OSError as error:

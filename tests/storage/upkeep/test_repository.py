@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.context import Context
+from services.errors import BadInput
 from services.settings import Disk, Settings
 from services.storage.upkeep import actions, objects, repository
 from services.storage.upkeep.types import ModelFile, RepoCheck
@@ -386,6 +387,14 @@ def test_a_random_history_is_told_as_it_was_made(
 
 def here(repo: Repo) -> list[Path]:
     return [p for p in repo.path.rglob("*") if p.is_file() and ".git" not in p.parts]
+
+
+@pytest.mark.parametrize("path", ["missing", "readme.md", "\0"])
+async def test_a_path_that_is_no_folder_is_bad_input(repo: Repo, path: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        ctx = Context(Workspace(repo.path, Settings()))
+        await actions.check_repository(ctx, actions.RepoParams(path=f"{repo.path}/{path}"))
+    assert str(caught.value).endswith(".")
 
 
 def test_from_the_command_line(repo: Repo) -> None:
