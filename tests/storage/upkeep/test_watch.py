@@ -147,6 +147,7 @@ async def test_a_policy_needs_a_yes_and_leave_to_write(ctx: Context) -> None:
 class CleanParams(msgspec.Struct, frozen=True):
     """What the clean-up is asked for."""
 
+    kinds: tuple[str, ...] = ()
     under_gb: float | None = None
     older_than_days: float | None = None
     now: bool = False
@@ -167,7 +168,7 @@ async def test_it_cleans_by_its_policy_when_the_caches_are_over_and_only_then(
     ctx = replace(told.ctx, yes=True)
     text = "caches under 2 MB, unused for 9 days, free now"
     done = await run(ctx, policy=text, every="0.1s", caches_every="0.1s", looks=4)
-    assert asked == [(True, CleanParams(0.002, 9.0, True))]
+    assert asked == [(True, CleanParams(("pip",), 0.002, 9.0, True))]
     assert (done.clean_ups, done.cleaned_bytes) == (1, 3_000_000)
     assert done.changes[0] == "Cleaned by the policy: 3.0 MB in 1 files freed." and "caches 0 B" not in done.changes[0]
     assert len(done.changes) == 2
