@@ -78,6 +78,13 @@ async def scan(ctx: Context, params: ScanParams) -> Scan:
 
 async def caches(ctx: Context, _params: CachesParams) -> Caches:
     """Every known cache with its size, largest first; sizes so far are reported as ``Progress.partial``."""
+    found = await _measure(ctx)
+    if not (ctx.read_only or ctx.dry_run):
+        await asyncio.to_thread(samples.record_caches, ctx.workspace, found)
+    return found
+
+
+async def _measure(ctx: Context) -> Caches:
     budget = round(ctx.workspace.settings.disk.caches_gb * disk.GB)
     stop = threading.Event()
     loop = asyncio.get_running_loop()
@@ -99,10 +106,7 @@ async def caches(ctx: Context, _params: CachesParams) -> Caches:
                 found[index] = _measured(cache, stop, functools.partial(post, index))
         return _sum_up(found, budget, complete=not stop.is_set())
 
-    found_all = await _in_thread(work, stop)
-    if not (ctx.read_only or ctx.dry_run):
-        await asyncio.to_thread(samples.record_caches, ctx.workspace, found_all)
-    return found_all
+    return await _in_thread(work, stop)
 
 
 async def _in_thread(work: Callable[[], T], stop: threading.Event) -> T:
