@@ -35,9 +35,10 @@ CACHE = ".cache/pip"
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder with a pip cache of 3 MB."""
-    for variable in [v for v in os.environ if v.upper().startswith(("XDG_", "PIP_", "UV_", "HF_", "NPM_", "TORCH_"))]:
+    for variable in [v for v in os.environ if v.upper().startswith(("XDG_", "PIP_", "UV_", "HF_", "NPM_", "TORCH"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))  # else in the box's /tmp
     (tmp_path / CACHE).mkdir(parents=True)
     (tmp_path / CACHE / "wheel").write_bytes(b"x" * 3_000_000)
     return tmp_path
