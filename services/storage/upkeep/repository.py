@@ -120,7 +120,14 @@ def _result(search: Search, size: int | None, budget: int, state: History) -> Re
         lfs_pointers=search.pointers,
         unreachable_bytes=unreachable,
         history=state,
-        remedies=remedies.remedies(files, count, search.limit, over=over, unreachable=unreachable),
+        remedies=remedies.remedies(
+            files,
+            count,
+            search.limit,
+            exact=bool(search.pointers or search.allow),
+            over=over,
+            unreachable=unreachable,
+        ),
         problems=tuple(dict.fromkeys(search.problems)),
     )
 

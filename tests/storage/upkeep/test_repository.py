@@ -292,6 +292,9 @@ def test_many_findings_are_counted_and_the_largest_named(repo: Repo, monkeypatch
     assert found.files[0].path == "m199.pt" and "200 model or large files" in found.sentence
     assert any("--strip-blobs-bigger-than" in remedy.command for remedy in found.remedies)
     assert any("--path-glob '*.pt'" in remedy.command for remedy in found.remedies)
+    exact = repo.check(repo_allow="other/*.pt")  # a pattern would take these along
+    assert not any("glob" in remedy.command or "strip" in remedy.command for remedy in exact.remedies)
+    assert sum(remedy.command.count("--path ") for remedy in exact.remedies) == objects.SHOWN
 
 
 async def test_a_cancelled_check_ends_git_too(repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
