@@ -88,12 +88,13 @@ async def check_repository(ctx: Context, params: RepoParams) -> RepoCheck:
     """How large the git repository is and which model files lie in it. Nothing in it is changed.
 
     A whole check of the workspace's own repository is recorded for the overview, unless nothing may be written.
+    Raises BadInput when the path is no readable folder.
     """
-    root = params.path and paths.actual(params.path)
-    found = await _repository(ctx, root or str(ctx.workspace.root), params.history)
-    if not root and params.history and _may_record(ctx):
-        await asyncio.to_thread(_record_repository, ctx.workspace, found)
-    return found
+    if params.path:
+        root = paths.actual(params.path)
+        os.close(await asyncio.to_thread(paths.open_folder, root))
+        return await _repository(ctx, root, params.history, commits=True)
+    return await _own_repository(ctx, params.history, commits=True)
 
 
 async def forecast(ctx: Context, params: ForecastParams) -> Forecast:
@@ -143,7 +144,7 @@ async def glance(ctx: Context, _params: NoParams) -> Glance:
     root = str(ctx.workspace.root)
     repo = await asyncio.to_thread(_recorded_repository, ctx.workspace)
     if (repo is None or not repo.current) and await asyncio.to_thread(repository.is_small, root):
-        repo = await check_repository(ctx, RepoParams())
+        repo = await _own_repository(ctx, history=True, commits=True)
     return Glance(outlook, await asyncio.to_thread(_tasks, ctx.workspace), repo)
 
 
@@ -171,7 +172,7 @@ async def _findings(ctx: Context, wanted: tuple[str, ...], history: bool) -> lis
     caches = await storage.caches(ctx, storage.CachesParams()) if "caches" in wanted else None
     repo = None
     if "repo-size" in wanted or "repo-files" in wanted:
-        repo = await check_repository(ctx, RepoParams(history=history and "repo-files" in wanted))
+        repo = await _own_repository(ctx, history and "repo-files" in wanted, commits=False)
     found: dict[str, Finding] = {}
     for name in wanted:
         if name == "used":
@@ -199,10 +200,9 @@ async def _mark(ctx: Context, action: str, task: str, what: str, note: str) -> M
     ctx.will_write(action)
     now = time.time()
     if ctx.dry_run:
-        known = next((t for t in (await asyncio.to_thread(_tasks, ctx.workspace)).tasks if t.id == task), None)
+        await asyncio.to_thread(tasks.check_mark, ctx.workspace, task, what)
         words = {"done": "would be marked as done", "undo": "would lose its last mark"}[what]
-        if known:
-            return Plan(action, f"{task} {words}.", (f"one line in {ctx.workspace.settings.upkeep.log}",))
+        return Plan(action, f"{task} {words}.", (f"one line in {ctx.workspace.settings.upkeep.log}",))
     try:
         await asyncio.to_thread(tasks.mark, ctx.workspace, task, what, note, now)
     except OSError as error:
@@ -215,7 +215,15 @@ async def _mark(ctx: Context, action: str, task: str, what: str, note: str) -> M
     return Marked(now_known, f"{task} {words}: {now_known.words}.")
 
 
-async def _repository(ctx: Context, root: str, history: bool) -> RepoCheck:
+async def _own_repository(ctx: Context, history: bool, *, commits: bool) -> RepoCheck:
+    """The check of the workspace's repository; one of its whole history is recorded for the overview."""
+    found = await _repository(ctx, str(ctx.workspace.root), history, commits=commits)
+    if history and _may_record(ctx):
+        await asyncio.to_thread(_record_repository, ctx.workspace, found)
+    return found
+
+
+async def _repository(ctx: Context, root: str, history: bool, *, commits: bool) -> RepoCheck:
     stop = threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -223,9 +231,8 @@ async def _repository(ctx: Context, root: str, history: bool) -> RepoCheck:
         if not stop.is_set():
             loop.call_soon_threadsafe(ctx.report, Progress(what, count, None, "objects", "git"))
 
-    return await _in_thread(
-        lambda: repository.check(root, ctx.workspace.settings.disk, stop, said, history=history), stop
-    )
+    budget = ctx.workspace.settings.disk
+    return await _in_thread(lambda: repository.check(root, budget, stop, said, history=history, commits=commits), stop)
 
 
 async def _in_thread(work: Callable[[], T], stop: threading.Event) -> T:

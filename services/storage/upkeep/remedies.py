@@ -14,16 +14,20 @@ NAMED = 8  # files named in one command; beyond that a pattern or a size stands 
 
 
 def remedies(
-    files: Sequence[ModelFile], count: int, limit_bytes: int, *, over: bool, unreachable: int
+    files: Sequence[ModelFile], count: int, limit_bytes: int, *, exact: bool, over: bool, unreachable: int
 ) -> tuple[Remedy, ...]:
-    """What to type, in order; () when there is nothing to do. ``count`` is of all findings, ``files`` the largest."""
+    """What to type, in order; () when there is nothing to do. ``count`` is of all findings, ``files`` the largest.
+
+    ``exact``: other files of such names are to stay (Git LFS pointers, allowed ones), so that no pattern may stand for
+    the names.
+    """
     found: list[Remedy] = []
     indexed = [file for file in files if file.in_index]
     past = [file for file in files if file.in_history]
     if indexed:
         found += _from_index(indexed)
     if past:
-        found += _from_history(past, count, limit_bytes)
+        found += _from_history(past, count, limit_bytes, exact)
     if unreachable or (over and not past):
         found.append(Remedy("git gc --prune=now", "Drops what nothing reaches; what the reflog names stays 90 days."))
     return tuple(found)
@@ -44,16 +48,17 @@ def _from_index(files: Sequence[ModelFile]) -> list[Remedy]:
     ]
 
 
-def _from_history(files: Sequence[ModelFile], count: int, limit_bytes: int) -> list[Remedy]:
+def _from_history(files: Sequence[ModelFile], count: int, limit_bytes: int, exact: bool) -> list[Remedy]:
     found = [
         Remedy(
             "pip install git-filter-repo", "The tool that rewrites history. Let all push, then work in a fresh clone."
         )
     ]
     what = "Out of every commit; each one from the first touched on gets a new id."
-    if count <= NAMED:
+    if count <= NAMED or exact:
         names = " ".join(f"--path {shlex.quote(file.path)}" for file in files)
-        found.append(Remedy(f"git filter-repo --invert-paths {names}", what))
+        more = " Then check again: these are the largest of them." if count > len(files) else ""
+        found.append(Remedy(f"git filter-repo --invert-paths {names}", what + more))
     else:
         if any((file.bytes or 0) > limit_bytes for file in files):
             size = max(1, limit_bytes // 1024)

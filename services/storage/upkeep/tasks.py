@@ -115,17 +115,19 @@ def listed(workspace: Workspace, facts: Facts, now: float) -> TaskList:
     return TaskList(tuple(tasks), due, (*problems, *damage))
 
 
-def mark(workspace: Workspace, task: str, what: str, note: str, now: float) -> None:
-    """Append a "done" or an "undo" to the log.
-
-    Raises BadInput for a task there is none of, Refused for an undo with nothing to take back, OSError.
-    """
+def check_mark(workspace: Workspace, task: str, what: str) -> None:
+    """Raises BadInput for a task there is none of, Refused for an undo with nothing to take back."""
     known = [rule.id for rule in rules(workspace.settings.upkeep.tasks)[0]]
     if task not in known:
         raise BadInput(f"There is no upkeep task '{task}'{nearest(task, known) or '.'}", hint="upkeep.list shows them.")
-    file = log_path(workspace)
-    if what == "undo" and task not in standing(read(file)[0]):
+    if what == "undo" and task not in standing(read(log_path(workspace))[0]):
         raise Refused(f"'{task}' is not marked as done: there is nothing to take back.")
+
+
+def mark(workspace: Workspace, task: str, what: str, note: str, now: float) -> None:
+    """Append a "done" or an "undo" to the log. Raises as ``check_mark``, and OSError."""
+    check_mark(workspace, task, what)
+    file = log_path(workspace)
     if file.is_relative_to(workspace.state):
         workspace.ensure_state()
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -148,10 +148,11 @@ def _say_change(state: _Watch) -> None:
 
 
 async def _clean(state: _Watch, quiet: Context) -> None:
-    """Clean by the policy, then measure again."""
-    assert state.policy is not None
+    """Clean by the policy, then measure again. The kinds are named: none would mean whatever is safe."""
+    assert state.policy is not None and state.caches is not None
     clean, params = _cleaner()
-    options: dict[str, Any] = {"under_gb": state.policy.under_gb, "now": state.policy.now}
+    kinds = tuple(cache.kind for cache in state.caches.caches if cache.exists)
+    options: dict[str, Any] = {"kinds": kinds, "under_gb": state.policy.under_gb, "now": state.policy.now}
     if state.policy.older_than_days is not None:
         options["older_than_days"] = state.policy.older_than_days
     done = await clean(quiet, params(**options))

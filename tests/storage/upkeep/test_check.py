@@ -28,9 +28,10 @@ ROOMY = Disk(budget_gb=1e6, min_free_gb=0, caches_gb=1e6)
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache of this machine is measured."""
-    for variable in [v for v in os.environ if v.upper().startswith(("XDG_", "PIP_", "UV_", "HF_", "NPM_", "TORCH_"))]:
+    for variable in [v for v in os.environ if v.upper().startswith(("XDG_", "PIP_", "UV_", "HF_", "NPM_", "TORCH"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))  # else in the box's /tmp
 
 
 def with_disk(workspace: Workspace, budget: Disk, **upkeep: float) -> Context:

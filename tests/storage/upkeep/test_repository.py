@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.context import Context
+from services.errors import BadInput
 from services.settings import Disk, Settings
-from services.storage.upkeep import actions, repository
+from services.storage.upkeep import actions, objects, repository
 from services.storage.upkeep.types import ModelFile, RepoCheck
 from services.workspace import Workspace
 
@@ -140,7 +141,7 @@ def test_lfs_pointers_and_folders_called_like_models_are_left_alone(repo: Repo) 
 
 
 def test_thousands_of_pointers_are_no_findings(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "KEEP", 20)
+    monkeypatch.setattr(objects, "KEEP", 20)
     for i in range(300):
         repo.write(f"m{i}.bin", POINTER.replace("12345", str(i)))
     repo.commit("pointers")
@@ -281,16 +282,19 @@ def test_history_may_be_left_out(repo: Repo) -> None:
 
 
 def test_many_findings_are_counted_and_the_largest_named(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "KEEP", 40)
+    monkeypatch.setattr(objects, "KEEP", 40)
     for i in range(200):
         repo.write(f"m{i}.pt", 1000 + i)
     repo.commit("many")
     found = repo.check(repo_file_mb=0.0011)
-    assert found.count == 200 and len(found.files) == repository.SHOWN
+    assert found.count == 200 and len(found.files) == objects.SHOWN
     assert found.bytes == sum(range(1000, 1200))
     assert found.files[0].path == "m199.pt" and "200 model or large files" in found.sentence
     assert any("--strip-blobs-bigger-than" in remedy.command for remedy in found.remedies)
     assert any("--path-glob '*.pt'" in remedy.command for remedy in found.remedies)
+    exact = repo.check(repo_allow="other/*.pt")  # a pattern would take these along
+    assert not any("glob" in remedy.command or "strip" in remedy.command for remedy in exact.remedies)
+    assert sum(remedy.command.count("--path ") for remedy in exact.remedies) == objects.SHOWN
 
 
 async def test_a_cancelled_check_ends_git_too(repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -386,6 +390,14 @@ def test_a_random_history_is_told_as_it_was_made(
 
 def here(repo: Repo) -> list[Path]:
     return [p for p in repo.path.rglob("*") if p.is_file() and ".git" not in p.parts]
+
+
+@pytest.mark.parametrize("path", ["missing", "readme.md", "\0"])
+async def test_a_path_that_is_no_folder_is_bad_input(repo: Repo, path: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        ctx = Context(Workspace(repo.path, Settings()))
+        await actions.check_repository(ctx, actions.RepoParams(path=f"{repo.path}/{path}"))
+    assert str(caught.value).endswith(".")
 
 
 def test_from_the_command_line(repo: Repo) -> None:

@@ -210,6 +210,7 @@ async def test_marking_by_the_actions(born: Workspace) -> None:
         (actions.done(ctx, actions.DoneParams("version")), BadInput),
         (actions.done(Context(born, dry_run=True), actions.DoneParams("version")), BadInput),
         (actions.undo(ctx, actions.UndoParams("versions")), Refused),
+        (actions.undo(Context(born, dry_run=True), actions.UndoParams("versions")), Refused),
         (actions.done(Context(born, read_only=True), actions.DoneParams("versions")), Refused),
     ):
         with pytest.raises(error):

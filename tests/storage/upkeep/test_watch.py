@@ -35,9 +35,10 @@ CACHE = ".cache/pip"
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder with a pip cache of 3 MB."""
-    for variable in [v for v in os.environ if v.upper().startswith(("XDG_", "PIP_", "UV_", "HF_", "NPM_", "TORCH_"))]:
+    for variable in [v for v in os.environ if v.upper().startswith(("XDG_", "PIP_", "UV_", "HF_", "NPM_", "TORCH"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))  # else in the box's /tmp
     (tmp_path / CACHE).mkdir(parents=True)
     (tmp_path / CACHE / "wheel").write_bytes(b"x" * 3_000_000)
     return tmp_path
@@ -147,6 +148,7 @@ async def test_a_policy_needs_a_yes_and_leave_to_write(ctx: Context) -> None:
 class CleanParams(msgspec.Struct, frozen=True):
     """What the clean-up is asked for."""
 
+    kinds: tuple[str, ...] = ()
     under_gb: float | None = None
     older_than_days: float | None = None
     now: bool = False
@@ -167,7 +169,7 @@ async def test_it_cleans_by_its_policy_when_the_caches_are_over_and_only_then(
     ctx = replace(told.ctx, yes=True)
     text = "caches under 2 MB, unused for 9 days, free now"
     done = await run(ctx, policy=text, every="0.1s", caches_every="0.1s", looks=4)
-    assert asked == [(True, CleanParams(0.002, 9.0, True))]
+    assert asked == [(True, CleanParams(("pip",), 0.002, 9.0, True))]
     assert (done.clean_ups, done.cleaned_bytes) == (1, 3_000_000)
     assert done.changes[0] == "Cleaned by the policy: 3.0 MB in 1 files freed." and "caches 0 B" not in done.changes[0]
     assert len(done.changes) == 2
