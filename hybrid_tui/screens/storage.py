@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual.app import ComposeResult
 from textual.content import Content
@@ -29,6 +29,7 @@ from widgets.tabs_line import TabsLine
 
 if TYPE_CHECKING:
     from services.storage.types import DiskUsage
+    from services.storage.upkeep.types import Forecast
 
 DISK_SECONDS = 10.0
 VIEWS = (CleanView, ExploreView, PackagesView, TrashView, HistoryView)
@@ -216,5 +217,6 @@ class StorageScreen(PanelScreen):
         if "storage.forecast" in ACTIONS:
             self.load("storage.forecast", then=self._draw_forecast, failed=lambda _: None)
 
-    def _draw_forecast(self, forecast: Any) -> None:
-        self.query_one("#disk", Section).border_subtitle = Content(forecast.sentence)
+    def _draw_forecast(self, forecast: Forecast) -> None:
+        known = forecast.state != "few"  # samples; that there is nothing to say yet is no news
+        self.query_one("#disk", Section).border_subtitle = Content(forecast.sentence) if known else ""

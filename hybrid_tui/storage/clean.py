@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
+from hybrid_tui.actions import ACTIONS
 from hybrid_tui.storage.view import StorageView
 from services import formats
 from services.context import Progress
@@ -205,7 +206,8 @@ class CleanView(StorageView):
 
     def changed(self) -> None:
         self.query_one(ReclaimList).unmark()
-        super().changed()
+        if self._was_open and self.ACTION in ACTIONS:
+            self.reload()  # also when another view is open: the gauge of the caches is drawn from it
 
 
 def marked_words(total: int, freed: int, count: int) -> str:

@@ -24,14 +24,15 @@ from widgets.status import Section
 if TYPE_CHECKING:
     from services.storage.types import Explored, FileTypes, Largest
 
-ROWS = 2000
+ROWS, LARGEST, TYPES = 2000, 200, 200
+STALE_SECONDS = 300.0  # what was read longer ago by an earlier session is read again as soon as it is shown
 LEAST_PATH = 40  # cells for a path, before columns other than the size
 REMEMBERED = 50  # folders whose last scan is kept, so that going up shows it at once
 READINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "folder": ("storage.explore", {"limit": ROWS}),
-    "largest": ("storage.largest", {"kind": "folders", "limit": ROWS}),
-    "files": ("storage.largest", {"kind": "files", "limit": ROWS}),
-    "types": ("storage.types", {"limit": ROWS}),
+    "largest": ("storage.largest", {"kind": "folders", "limit": LARGEST}),
+    "files": ("storage.largest", {"kind": "files", "limit": LARGEST}),
+    "types": ("storage.types", {"top": TYPES}),
 }
 TITLES = {"folder": "{}", "largest": "Largest below {}", "files": "Largest files below {}", "types": "Types below {}"}
 
@@ -50,7 +51,10 @@ class ExploreView(StorageView):
         self._look = Look()
         self._read: Explored | Largest | FileTypes | None = None
         self._kept: dict[str, tuple[Explored, float]] = {}  # last finished levels and when they were read
+        self._read_mode = "folder"  # what ``_read`` is of, once it is whole
         self._reading = False
+        self._again = False  # reading over what is shown
+        self._first = True
         self._number = 0  # of the latest reading; what older ones still report is dropped
         self._interrupted = False
         self._select: str | None = None
@@ -79,7 +83,7 @@ class ExploreView(StorageView):
         if self._interrupted:  # by going to another screen
             self._interrupted = False
             if self._read is None or not self._read.complete:
-                self.reload()
+                self._start_reading()
 
     def screen_hidden(self) -> None:
         if self._reading:
@@ -121,21 +125,27 @@ class ExploreView(StorageView):
             self._read = known[0]
             self._draw()
         else:
-            self.reload()
+            self._start_reading()
 
     def reload(self) -> None:
-        """Read what is shown again."""
+        """Read what is shown again, from the disk; what is shown stays until that is done."""
+        self._kept.clear()
+        whole = self._read is not None and self._read.complete and self._read_mode == self._mode
+        self._start_reading(refresh=True, keep=whole)
+
+    def _start_reading(self, *, refresh: bool = False, keep: bool = False) -> None:
         action, params = READINGS[self._mode]
         self._cancel()
-        self._reading = True
-        self._read = None
+        self._reading, self._again = True, keep
+        if not keep:
+            self._read = None
+            self.section.loading_state("Scanning…")
         number = self._number
         self._draw_title()
-        self.section.loading_state("Scanning…")
         self._draw_state()
         self.host.load(
             action,
-            {"path": self.path, **params},
+            {"path": self.path, **params} | ({"refresh": True} if refresh and self._mode != "types" else {}),
             then=partial(self._done, number),
             progress=partial(self._so_far, number),
             failed=partial(self._failed, number),
@@ -143,7 +153,7 @@ class ExploreView(StorageView):
         )
 
     def _so_far(self, number: int, progress: Progress) -> None:
-        if number == self._number and self._reading and progress.partial is not None:
+        if number == self._number and self._reading and not self._again and progress.partial is not None:
             self._read = progress.partial
             self._draw()
 
@@ -151,13 +161,16 @@ class ExploreView(StorageView):
         if number != self._number:
             return
         self._reading = False
-        self._read = read
+        self._read, self._read_mode = read, self._mode
         if self._mode == "folder":
             self._kept.pop(self.path, None)
             self._kept[self.path] = (read, self.host.panel.clock() - read.age)
             while len(self._kept) > REMEMBERED:
                 del self._kept[next(iter(self._kept))]
         self._draw()
+        if self._first and read.age > STALE_SECONDS:
+            self.reload()
+        self._first = False
 
     def _failed(self, number: int, error: HybridError) -> None:
         if number == self._number:
@@ -167,7 +180,6 @@ class ExploreView(StorageView):
 
     def changed(self) -> None:
         self.marked = {}
-        self._kept.clear()
         super().changed()
 
     # Drawing
@@ -288,7 +300,7 @@ class ExploreView(StorageView):
             self._mode = mode
             self.query_one(FilterLine).clear_filter()
             self.query_one(SizeList).forget_cursor()
-            self.reload()
+            self._start_reading()
             if text:
                 self.query_one(FilterLine).add_class("-open")
                 self.query_one(FilterLine).value = text

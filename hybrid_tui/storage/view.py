@@ -42,6 +42,7 @@ class StorageView(Vertical):
     def __init__(self) -> None:
         super().__init__(id=self.NAME)
         self._was_open = False
+        self._stale = False  # something was cleaned since it was read
 
     @property
     def host(self) -> StorageScreen:
@@ -67,7 +68,8 @@ class StorageView(Vertical):
             else:
                 self.begin()
         elif self.ACTION in ACTIONS:
-            self.again()
+            (self.reload if self._stale else self.again)()
+        self._stale = False
         self.take_focus()
 
     def take_focus(self) -> None:
@@ -107,8 +109,10 @@ class StorageView(Vertical):
 
     def changed(self) -> None:
         """Something was cleaned, restored or freed: what is shown may be out of date."""
-        if self._was_open and self.ACTION in ACTIONS:
+        if self.is_front and self._was_open and self.ACTION in ACTIONS:
             self.reload()
+        else:
+            self._stale = True
 
     def halt(self) -> bool:
         """Stop what runs, keep what it has found; whether anything ran."""

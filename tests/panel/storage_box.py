@@ -178,6 +178,7 @@ class ExploreParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     kind: str = "folders"
     limit: int = 0
+    refresh: bool = False
 
 
 def _row(folder: Folder, whole: Scan) -> Row:

@@ -75,6 +75,8 @@ class ExploreParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     kind: str = "files"
     limit: Annotated[int, Meta(ge=0)] = 0
+    top: int = 0
+    refresh: bool = False
 
 
 class EnvironmentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
