@@ -82,7 +82,7 @@ class Graph:
         return self._closure(set(roots), self._needs, forward=True)
 
     def tree(self, index: int) -> Iterator[Need]:
-        """Who needs it, who needs those, …: each one's own part is shown once."""
+        """Who needs it, who needs those, …: each one's part is shown once; beyond an extra it is not followed."""
         shown = {index}
 
         def walk(at: int, depth: int) -> Iterator[Need]:
@@ -90,10 +90,12 @@ class Graph:
                 if e.source == at:
                     continue
                 record, again = self.records[e.source], e.source in shown
-                shown.add(e.source)
-                repeated = again and bool(self.sources(e.source))
+                repeated = again and not e.extra and bool(self.sources(e.source))
                 yield Need(depth, record.name, record.version, e.requirement, e.extra, repeated)
-                if not again and depth < 100:
+                if e.extra or again:
+                    continue
+                shown.add(e.source)
+                if depth < 100:
                     yield from walk(e.source, depth + 1)
 
         yield from walk(index, 1)
