@@ -141,7 +141,7 @@ class Graph:
                         self._add(Edge(i, target, str(requirement), ""))
                         asked[target] |= {normal(e) for e in requirement.extras}
                     continue
-                for extra in record.extras if requirement.marker and "extra" in str(requirement.marker) else ():
+                for extra in _extras_of(requirement, record.extras):
                     if _holds(requirement, environment, extra):
                         whole[i, extra] = whole.get((i, extra), True) and target is not None
                         if target is not None:
@@ -189,6 +189,12 @@ def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:
             yield Requirement(line)
         except InvalidRequirement:  # old metadata; pip passes over it too
             continue
+
+
+def _extras_of(requirement: Requirement, extras: Iterable[str]) -> list[str]:
+    """Those of ``extras`` that its marker names: evaluating it for every other one is most of the work."""
+    marker = normal(str(requirement.marker)) if requirement.marker else ""
+    return [extra for extra in extras if normal(extra) in marker] if "extra" in marker else []
 
 
 def _holds(requirement: Requirement, environment: dict[str, str], extra: str) -> bool:
