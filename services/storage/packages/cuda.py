@@ -93,7 +93,7 @@ def sentences(has_gpu: bool, rows: list[CudaFinding]) -> tuple[str, ...]:
     """The audit in words: what it costs, what to do, what it would break."""
     total = sum(row.bytes for row in rows)
     if not rows:
-        return ("No package for NVIDIA GPUs is installed in any environment that was found.",)
+        return ("No package for NVIDIA GPUs was found.",)
     places = len({row.environment for row in rows})
     where = "one environment" if places == 1 else f"{places} environments"
     said = [f"{len(rows)} package{'s' * (len(rows) != 1)} for NVIDIA GPUs take {formats.size(total)} in {where}."]

@@ -82,7 +82,7 @@ class Graph:
         return self._closure(set(roots), self._needs, forward=True)
 
     def tree(self, index: int) -> Iterator[Need]:
-        """Who needs it, who needs those, …: each one's own part is shown once."""
+        """Who needs it, who needs those, …: each one's part is shown once; beyond an extra it is not followed."""
         shown = {index}
 
         def walk(at: int, depth: int) -> Iterator[Need]:
@@ -90,10 +90,12 @@ class Graph:
                 if e.source == at:
                     continue
                 record, again = self.records[e.source], e.source in shown
-                shown.add(e.source)
-                repeated = again and bool(self.sources(e.source))
+                repeated = again and not e.extra and bool(self.sources(e.source))
                 yield Need(depth, record.name, record.version, e.requirement, e.extra, repeated)
-                if not again and depth < 100:
+                if e.extra or again:
+                    continue
+                shown.add(e.source)
+                if depth < 100:
                     yield from walk(e.source, depth + 1)
 
         yield from walk(index, 1)
@@ -139,7 +141,7 @@ class Graph:
                         self._add(Edge(i, target, str(requirement), ""))
                         asked[target] |= {normal(e) for e in requirement.extras}
                     continue
-                for extra in record.extras if requirement.marker and "extra" in str(requirement.marker) else ():
+                for extra in _extras_of(requirement, record.extras):
                     if _holds(requirement, environment, extra):
                         whole[i, extra] = whole.get((i, extra), True) and target is not None
                         if target is not None:
@@ -187,6 +189,12 @@ def _requirements(lines: Iterable[str]) -> Iterator[Requirement]:
             yield Requirement(line)
         except InvalidRequirement:  # old metadata; pip passes over it too
             continue
+
+
+def _extras_of(requirement: Requirement, extras: Iterable[str]) -> list[str]:
+    """Those of ``extras`` that its marker names: evaluating it for every other one is most of the work."""
+    marker = normal(str(requirement.marker)) if requirement.marker else ""
+    return [extra for extra in extras if normal(extra) in marker] if "extra" in marker else []
 
 
 def _holds(requirement: Requirement, environment: dict[str, str], extra: str) -> bool:

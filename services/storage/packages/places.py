@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -45,8 +46,16 @@ class Place:
 
     @property
     def interpreter(self) -> str:
-        """Its own Python, whether or not it exists."""
-        return os.path.join(self.path, "bin", "python")  # noqa: PTH118  (Path can't hold every name)
+        """Its own Python, "" when it has none (``pip install --user`` shares another's)."""
+        names = ("python", "python3", f"python{'.'.join(self.python.split('.')[:2])}")
+        found = (os.path.join(self.path, "bin", name) for name in names)  # noqa: PTH118  (Path can't hold every name)
+        return next((path for path in found if os.access(path, os.X_OK)), "")
+
+    @property
+    def managed(self) -> bool:
+        """Whether the operating system's own tools look after it (PEP 668, or Debian's folder names)."""
+        markers = Path(self.path).glob("lib*/python3*/EXTERNALLY-MANAGED")
+        return any(folder.endswith("dist-packages") for folder in self.folders) or any(True for _ in markers)
 
 
 def find(workspace: Path, environ: Mapping[str, str], stop: threading.Event | None = None) -> list[Place]:
@@ -166,6 +175,10 @@ def _prefixes(workspace: Path, environ: Mapping[str, str], stop: threading.Event
             if base.endswith("/bin"):
                 yield base.removesuffix("/bin")
     yield from (sys.base_prefix, "/usr", "/usr/local", _user_base(environ))
+    for name in ("python3", "python"):
+        if on_path := shutil.which(name, path=environ.get("PATH", os.defpath)):
+            yield os.path.dirname(os.path.dirname(os.path.realpath(on_path)))  # noqa: PTH120
+    yield from _children("/usr/local/python")  # where dev containers keep theirs
     yield from _children(f"{environ.get('PYENV_ROOT') or f'{home}/.pyenv'}/versions")
     yield from _children(environ.get("UV_PYTHON_INSTALL_DIR") or f"{data}/uv/python")
 

@@ -84,11 +84,9 @@ def refuse_unfit(swap: Swap, *, force: bool) -> None:
     has_gpu, told = cuda.gpu()
     if has_gpu and not force:
         raise Refused(f"{told} Its packages are of use here.", hint="force=true swaps them all the same.")
-    if place.kind in ("python", "user") or any(
-        Path(f).parent.joinpath("EXTERNALLY-MANAGED").exists() for f in place.folders
-    ):
+    if place.managed or not place.interpreter:
         raise Refused(
-            f"{shown} is an interpreter's own installation: others rely on it.",
+            f"{shown} is looked after by the operating system, or has no Python of its own.",
             hint="Swap in a virtual environment; here: pip uninstall, by hand.",
         )
     if of_conda := [records[i].name for i in swap.gone if records[i].installer == "conda"]:

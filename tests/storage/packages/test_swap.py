@@ -189,7 +189,7 @@ def kill_at(ctx: Context, venv: Path, moves: int) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("moves", [0, 1, 9, 24, 33])
+@pytest.mark.parametrize("moves", [0, 9, 33])
 async def test_a_swap_killed_at_any_move_is_undone_by_the_next_call(
     ctx: Context, venv: Path, tree: Tree, moves: int
 ) -> None:
@@ -300,14 +300,14 @@ async def test_a_folder_that_is_a_link_to_elsewhere_is_not_followed(
     assert isinstance(result, Swapped) and tree(elsewhere) == before
 
 
-async def test_an_interpreter_s_own_packages_and_conda_s_are_left_to_their_tools(agreed: Context, venv: Path) -> None:
+async def test_the_system_s_packages_and_conda_s_are_left_to_their_tools(agreed: Context, venv: Path) -> None:
     installer_file = next((venv / "lib").glob("python3*/site-packages/torch-2.9.1.dist-info/INSTALLER"))
     installer_file.write_text("conda\n")
     with pytest.raises(Refused, match="came by conda") as refused:
         await swap_builds(agreed, params(venv))
     assert "conda install" in refused.value.hint
-    (venv / "pyvenv.cfg").unlink()
-    with pytest.raises(Refused, match="an interpreter's own installation"):
+    (next((venv / "lib").glob("python3*")) / "EXTERNALLY-MANAGED").touch()
+    with pytest.raises(Refused, match="looked after by the operating system"):
         await swap_builds(agreed, params(venv))
     with pytest.raises(BadInput, match="no Python environment"):
         await swap_builds(agreed, SwapParams(str(venv / "bin")))
