@@ -5,7 +5,7 @@
 The cache is made from a seed: each revision has its own links, and changes a fifth of its files (``--changed``). It is
 read once before anything is timed; then the two take turns. "hub scan" is our reading of the cache; "storage.items"
 is the whole listing as the panel calls it, with items, what each would free, and results so far. The sizes of every
-repository and revision must be the same, or the benchmark fails.
+repository and revision must be the same, and the total what du counts, or the benchmark fails.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import random
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -88,10 +89,15 @@ def with_listing(hub: str) -> tuple[float, float, KindItems]:
         if not first and kinds[0].bytes:
             first.append(time.perf_counter() - started)
 
-    workspace = workspaces.open_workspace(Path(hub))
+    workspace = workspaces.open_workspace(Path(hub).parent / "work")
     kind = listing.list_kinds(workspace, ("huggingface",), stop=threading.Event(), on_partial=partial)[0]
     total = time.perf_counter() - started
     return (first or [total])[0], total, kind
+
+
+def with_du(hub: str) -> int:
+    """What GNU du counts."""
+    return int(subprocess.run(["du", "-s", "-B1", hub], capture_output=True, text=True).stdout.split()[0])
 
 
 def measure(method: Callable[[str], Sizes], hub: str) -> tuple[float, float, Sizes]:
@@ -109,7 +115,9 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--changed", type=float, default=0.2, help="share of files that a revision changes")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as hub:
+    with tempfile.TemporaryDirectory() as folder:
+        hub = f"{folder}/hub"
+        (Path(folder) / "work").mkdir()
         make_cache(Path(hub), options.repos, options.revisions, options.files, options.changed)
         same = with_ours(hub) == with_hub(hub)
         runs: dict[str, list[tuple[float, float]]] = {"scan_cache_dir": [], "hub scan": [], "storage.items": []}
@@ -132,8 +140,11 @@ def main() -> int:
         clock, cpu = medians["scan_cache_dir"]
         for name, (own_clock, own_cpu) in medians.items():
             print(f"{name:16}{own_clock:10.3f}{clock / own_clock:8.1f}{own_cpu:10.3f}{cpu / own_cpu:8.1f}")
+        same = same and bool(kind.bytes) and kind.bytes == with_du(hub)
         print(f"first sizes after {statistics.median(firsts):.3f} s; {len(kind.items)} items")
-        print(f"sizes of every repository and revision: {'same' if same else 'DIFFERENT'}")
+        print(
+            f"sizes of every repository and revision, and the total as du counts it: {'same' if same else 'DIFFERENT'}"
+        )
     return 0 if same else 1
 
 

@@ -229,7 +229,16 @@ def document() -> str:
             default = f.default if f.default is not msgspec.NODEFAULT else f.default_factory()
             lines += [f"# {_description(f.type)}", f"{f.name} = {_toml(default)}"]
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_OWN_KIND_EXAMPLE, ""])
+
+
+_OWN_KIND_EXAMPLE = (
+    "# A cache kind of the project's own; docs/storage-kinds.md has all its keys.",
+    "# [kinds.wandb]",
+    '# paths = ["wandb"]',
+    '# pattern = "run-*"',
+    '# restore = "wandb sync has them online."',
+)
 
 
 def _description(annotation: Any) -> str:

@@ -244,7 +244,7 @@ REVISIONS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     repos=st.lists(REVISIONS, min_size=1, max_size=3),
     shared=st.sets(st.tuples(st.integers(0, 2), st.sampled_from("uvwxyz"))),
