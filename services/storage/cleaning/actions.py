@@ -52,11 +52,11 @@ class PlanParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     keep: Annotated[tuple[str, ...], Meta(description="Ids of items that stay; * stands for any text.")] = ()
     older_than_days: Annotated[
-        float | None, Meta(ge=0, description="Only items that were not used for so many days.")
+        Annotated[float, Meta(ge=0)] | None, Meta(description="Only items that were not used for so many days.")
     ] = None
     under_gb: Annotated[
-        float | None,
-        Meta(ge=0, description="Only what brings the chosen items under this, least recently used first."),
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Only what brings the chosen items under this, least recently used first."),
     ] = None
     risk: Annotated[Risk, Meta(description="Leave items of a higher risk; marked paths go all the same.")] = "low"
 
@@ -84,7 +84,9 @@ class PurgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to delete for good; the whole trash when nothing is given."""
 
     batch: Annotated[str, Meta(description="Id of one batch.")] = ""
-    older_than_days: Annotated[float | None, Meta(ge=0, description="Batches that have lain there for so long.")] = None
+    older_than_days: Annotated[
+        Annotated[float, Meta(ge=0)] | None, Meta(description="Batches that have lain there for so long.")
+    ] = None
 
 
 class HistoryParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,8 +126,10 @@ async def clean(ctx: Context, params: CleanParams) -> Cleaned | Plan:
 
     def prepare(stop: threading.Event, post: Callable[[Progress], None]) -> tuple[StoredPlan, list[str]]:
         if ctx.dry_run:
-            stored = store.plan(params.plan) if params.plan else None
-            return stored or _planned(ctx, _wanted(ctx, params), _excludes(ctx, params), stop, post), []
+            if params.plan:
+                return store.plan(params.plan), []
+            stored = _planned(ctx, _wanted(ctx, params), _excludes(ctx, params), stop, post)
+            return msgspec.structs.replace(stored, plan=msgspec.structs.replace(stored.plan, id="")), []
         with store.lock():
             recovered = Cleaner(store, stop=stop).recover()
         if params.plan:
