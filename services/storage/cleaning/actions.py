@@ -126,8 +126,10 @@ async def clean(ctx: Context, params: CleanParams) -> Cleaned | Plan:
 
     def prepare(stop: threading.Event, post: Callable[[Progress], None]) -> tuple[StoredPlan, list[str]]:
         if ctx.dry_run:
-            stored = store.plan(params.plan) if params.plan else None
-            return stored or _planned(ctx, _wanted(ctx, params), _excludes(ctx, params), stop, post), []
+            if params.plan:
+                return store.plan(params.plan), []
+            stored = _planned(ctx, _wanted(ctx, params), _excludes(ctx, params), stop, post)
+            return msgspec.structs.replace(stored, plan=msgspec.structs.replace(stored.plan, id="")), []
         with store.lock():
             recovered = Cleaner(store, stop=stop).recover()
         if params.plan:

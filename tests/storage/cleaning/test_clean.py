@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hybrid_tui import actions as table
 from services import workspace as workspaces
 from services.context import Context, NeedsYes, Plan, Progress
 from services.errors import BadInput, Refused
@@ -208,10 +209,41 @@ async def test_dry_run_and_read_only_write_nothing_at_all(box: Box) -> None:
     before = fingerprint(ctx.workspace.root)
     dry = await actions.clean(Context(ctx.workspace, dry_run=True, yes=True), CleanParams(paths=both(cache)))
     assert isinstance(dry, Plan) and dry.freed_bytes > 150_000
+    assert not any("plan=" in step for step in dry.steps), "it was not kept"
     plan = await actions.plan(Context(ctx.workspace, read_only=True), PlanParams(paths=both(cache)))
     assert plan.id == "" and plan.files == 6
     await trash(Context(ctx.workspace, read_only=True))
     assert fingerprint(ctx.workspace.root) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("older_than_days", "-1"), ("under_gb", "-3"), ("risk", "lots"), ("now", "perhaps")]
+)
+def test_an_unusable_parameter_is_told(name: str, word: str) -> None:
+    with pytest.raises(BadInput, match=f"storage.clean: {name}={word} is not usable"):
+        table.convert(table.find("storage.clean"), {name: word})
+
+
+def test_parameters_in_words() -> None:
+    words = {"paths": "~/a,~/b", "older_than_days": "2.5", "now": "true"}
+    params = table.convert(table.find("storage.clean"), words)
+    assert params == CleanParams(paths=("~/a", "~/b"), older_than_days=2.5, now=True)
+
+
+async def test_keep_and_exclude_come_from_the_settings_too(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, cache = box
+    listed(monkeypatch, cache)
+    file = ctx.workspace.root / "hybrid.toml"
+    file.write_text('[cleaning]\nkeep = ["test:o*"]\nexclude = ["nothing", "lin?"]\n')
+    own = Context(workspaces.open_workspace(ctx.workspace.root), yes=True)
+    assert not own.workspace.warnings
+    plan = await actions.plan(own, PlanParams(kinds=("test",)))
+    assert [held.reason for held in plan.held] == [
+        "It is on the list of what is kept ('test:o*').",
+        "It holds something excluded: link.",
+    ]
+    monkeypatch.setenv("HYBRID_CLEANING_KEEP", "a, test:two")
+    assert workspaces.open_workspace(ctx.workspace.root).settings.cleaning.keep == ("a", "test:two")
 
 
 async def test_purge_asks_and_frees(box: Box) -> None:
