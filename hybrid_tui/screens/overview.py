@@ -47,6 +47,7 @@ class OverviewScreen(PanelScreen):
         self._runs: tuple[RunView, ...] = ()
         self._glance: Glance | None = None
         self._glance_at = 0.0
+        self._glance_problem = ""
         self._known: set[str] = set()
 
     def body(self) -> ComposeResult:
@@ -152,15 +153,15 @@ class OverviewScreen(PanelScreen):
         self._know("running")
 
     def _show_glance(self, glance: Glance) -> None:
-        self._glance = glance
+        self._glance, self._glance_problem = glance, ""
         self._know("upkeep")
 
     def _show_glance_error(self, error: HybridError) -> None:
-        self.panel.toast(error)
+        self._glance_problem = str(error)
         self._know("upkeep")
 
     def _know(self, what: str) -> None:
-        from hybrid_tui.due import due
+        from hybrid_tui.due import Due, due
 
         self._known.add(what)
         box = self.query_one("#due", Card)
@@ -173,6 +174,8 @@ class OverviewScreen(PanelScreen):
             glance=self._glance,
             warn_days=self.panel.workspace.settings.upkeep.warn_days,
         )
+        if self._glance_problem:
+            found.append(Due(self._glance_problem, "2 Storage"))
         if found:
             mark = ("▲ ", "bold $text-warning")
             rows = [

@@ -72,10 +72,14 @@ async def test_what_the_upkeep_finds_is_due_with_the_place_to_go(
         assert "notebooks" not in shown
 
 
-async def test_an_upkeep_that_fails_leaves_the_rest(frozen: HybridApp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upkeep_that_fails_is_a_line_and_leaves_the_rest(
+    frozen: HybridApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sample.put(monkeypatch, **(EMPTY | {"upkeep_glance": "broken"}))
     async with frozen.run_test(size=(120, 40)) as pilot:
-        await until_text(pilot, "✓ Nothing.")
+        shown = await until_text(pilot, "▲ The store's folder is gone.  → 2 Storage")
+        assert shown.count("The store's folder is gone.") == 1
+        assert "within budget" in shown
 
 
 async def test_the_real_upkeep_of_a_fresh_workspace_is_quiet(
