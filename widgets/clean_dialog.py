@@ -107,11 +107,18 @@ def plan_lines(lines: Sequence[PlanLine]) -> Content:
         parts.append(Content.assemble(words, (f" · {restore}" if restore else "", "$foreground-muted")))
         for line in group:
             less = f"  (frees {formats.size(line.freed_bytes)})" if line.freed_bytes != line.bytes else ""
-            parts.append(Content(f"{formats.size(line.bytes):>10}  {visible(line.title)}{less}"))
+            parts.append(Content(f"{formats.size(line.bytes):>10}  {title(line)}{less}"))
     rest = lines[MOST_LINES:]
     if rest:
         parts.append(Content(f"{formats.size(sum(r.bytes for r in rest)):>10}  in {formats.count(len(rest))} more"))
     return Content("\n").join(parts)
+
+
+def title(line: PlanLine) -> str:
+    """What a line is called, its kind before it where the title does not say it."""
+    kind = line.item.partition(":")[0]
+    named = kind == "path" or kind.casefold() in line.title.casefold()
+    return visible(line.title if named else f"{kind}: {line.title}")
 
 
 def held_lines(held: Sequence[Held]) -> Content:

@@ -140,7 +140,7 @@ def reclaimable(measured: int = 99) -> Reclaimable:
 
 
 PLAN_LINES = tuple(
-    PlanLine(i.id, f"{KINDS[i.kind][0].partition(':')[0]}: {i.name}", i.paths, i.bytes, i.freed_bytes, i.files, i.risk,
+    PlanLine(i.id, i.name, i.paths, i.bytes, i.freed_bytes, i.files, i.risk,
              i.restore)
     for kind in KINDS for i in KINDS[kind][2] if i.suggested
 )  # fmt: skip
