@@ -43,6 +43,8 @@ class CleanDialog(Dialog[str]):
     def body(self) -> ComposeResult:
         yield Static(Content(self.plan.scope))
         yield Static(totals(self.plan), id="clean-total")
+        for note in getattr(self.plan, "notes", ()):
+            yield Static(Content(f"▲ {note}"))
         yield Static(plan_lines(self.plan.lines), id="clean-lines")
         if self.plan.held:
             yield Static(held_lines(self.plan.held), id="clean-held")

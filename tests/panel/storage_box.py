@@ -146,7 +146,7 @@ async def undo(ctx: Context, params: BatchParams) -> Restored:
     ctx.will_write("storage.undo")
     there = await trash(ctx, NoParams())
     if not there.batches:
-        raise BadInput("The trash is empty: there is nothing to bring back.")
+        raise BadInput("The trash is empty.")
     batch = params.batch or there.batches[0].id
     folder = _trash(ctx) / batch
     size, files = measure(folder)

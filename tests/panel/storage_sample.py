@@ -214,7 +214,7 @@ async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
 
 
 async def forecast(ctx: Context, params: NoParams) -> Forecast:
-    return Forecast("growing", "Full around 12 January if it goes on like this.")
+    return Forecast("growing", "It is full around 12 January at this pace.")
 
 
 async def items(ctx: Context, params: ItemsParams) -> Reclaimable:

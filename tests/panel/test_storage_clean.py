@@ -134,7 +134,7 @@ async def test_freeing_at_once_asks_a_second_time(pilot: Pilot[None], home: Path
     await until_text(pilot, "freed; the disk has")
     assert not caches(home)
     await pilot.press("u")
-    await until_text(pilot, "nothing to bring back")
+    await until_text(pilot, "The trash is empty.")
 
 
 async def test_space_marks_one_item_and_only_that_goes(pilot: Pilot[None], home: Path) -> None:
@@ -242,7 +242,7 @@ async def test_a_clean_up_shows_its_progress_and_escape_stops_it(
     monkeypatch.setitem(ACTIONS, "storage.clean", Action("storage.clean", f"{__name__}:endless", "It never ends."))
     await measured(pilot)
     await press(pilot, ["a", "d", "y"])
-    await until_text(pilot, "… moving to the trash · 1 of 4 files · 25 % · esc stops")
+    await until_text(pilot, "… cleaning ━━━───────── 25 % · esc stops · moving to the trash · 1 of 4 files")
     await pilot.press("d")
     await until_text(pilot, "Still cleaning; esc stops it.")
     await pilot.press("1", "2")  # going elsewhere does not stop it
