@@ -43,6 +43,8 @@ class CleanDialog(Dialog[str]):
     def body(self) -> ComposeResult:
         yield Static(Content(self.plan.scope))
         yield Static(totals(self.plan), id="clean-total")
+        for note in getattr(self.plan, "notes", ()):
+            yield Static(Content(f"▲ {note}"))
         yield Static(plan_lines(self.plan.lines), id="clean-lines")
         if self.plan.held:
             yield Static(held_lines(self.plan.held), id="clean-held")
@@ -107,11 +109,18 @@ def plan_lines(lines: Sequence[PlanLine]) -> Content:
         parts.append(Content.assemble(words, (f" · {restore}" if restore else "", "$foreground-muted")))
         for line in group:
             less = f"  (frees {formats.size(line.freed_bytes)})" if line.freed_bytes != line.bytes else ""
-            parts.append(Content(f"{formats.size(line.bytes):>10}  {visible(line.title)}{less}"))
+            parts.append(Content(f"{formats.size(line.bytes):>10}  {title(line)}{less}"))
     rest = lines[MOST_LINES:]
     if rest:
         parts.append(Content(f"{formats.size(sum(r.bytes for r in rest)):>10}  in {formats.count(len(rest))} more"))
     return Content("\n").join(parts)
+
+
+def title(line: PlanLine) -> str:
+    """What a line is called, its kind before it where the title does not say it."""
+    kind = line.item.partition(":")[0]
+    named = kind == "path" or kind.casefold() in line.title.casefold()
+    return visible(line.title if named else f"{kind}: {line.title}")
 
 
 def held_lines(held: Sequence[Held]) -> Content:

@@ -13,6 +13,7 @@ from services.storage.reclaim import Item, KindItems, Reclaimable
 from widgets.line_list import Cell, Column, LineList, cut, shortened, visible
 from widgets.size_list import box
 
+LEAST_BYTES = 100_000
 RISKS = {"none": "none", "low": "low", "high": "▲ high"}
 
 
@@ -165,4 +166,6 @@ def _users(row: ReclaimRow) -> list[str]:
 
 
 def _there(kind: KindItems) -> bool:
-    return kind.exists and (kind.bytes is None or kind.bytes > 0 or bool(kind.items) or bool(kind.problem))
+    """Whether it holds anything worth a line: not just its own empty folders."""
+    some = kind.bytes is None or kind.bytes >= LEAST_BYTES
+    return kind.exists and (some or bool(kind.items) or bool(kind.problem))

@@ -127,7 +127,7 @@ class CleanView(StorageView):
             if safe:
                 parts.append(f"a marks all that is safe: {formats.size(sum(item.freed_bytes for item in safe))}")
         if sizes.absent and not marked and not sizes.with_absent:
-            parts.append(f"{sizes.absent} kinds not on this disk")
+            parts.append(f"{sizes.absent} kinds empty or not here")
         parts += found.problems[:1] if not marked else ()
         self.tell(parts, partial=not self._measuring and not found.complete)
 

@@ -17,6 +17,7 @@ from services import formats
 from services.context import Plan, Progress
 from widgets.clean_dialog import CleanDialog
 from widgets.dialogs import Confirm
+from widgets.gauge import bar
 from widgets.line_list import visible
 from widgets.run_dialog import progress_line
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GROUP = "storage.write"
+BAR = 12  # cells
 ASKING = "asking"  # a dialog is open
 WRITES = {"cleaning": "The clean-up", "freeing": "Freeing", "restoring": "Restoring", "swapping": "The swap"}
 
@@ -108,8 +110,11 @@ class Cleaner:
     def report(self, progress: Progress) -> None:
         """Show where the work is."""
         if self.at not in ("", ASKING):
-            share = f" · {100 * progress.done / progress.total:.0f} %" if progress.total else ""
-            self.screen.show_work(f"… {progress_line(progress)}{share} · esc stops")
+            share = ""
+            if progress.total:
+                done = progress.done / progress.total
+                share = f" {''.join(bar(done, BAR))} {100 * done:.0f} %"
+            self.screen.show_work(f"… {self.at}{share} · esc stops · {progress_line(progress)}")
 
     async def run(self, name: str, params: dict[str, Any], *, yes: bool = False, question: str = "") -> Any:
         """An action's result, its progress on the line for work; None when its question was answered with no."""
@@ -167,14 +172,14 @@ class Cleaner:
             first = done.held[0]
             more = f" (and {len(done.held) - 1} more)" if len(done.held) > 1 else ""
             text += f"\n▲ Left alone: {visible(first.path)}: {first.reason}{more}"
-        self.screen.say(text, severity="warning" if done.held else "information")
+        self.screen.say(text + notes(done), severity="warning" if done.held else "information")
 
     async def _undo(self, batch: str) -> None:
         back: Restored = await self.run("storage.undo", {"batch": batch})
         text = f"{formats.size(back.bytes)} brought back, {formats.count(back.files)} files."
         if back.kept:
             text += f"\n▲ {visible(back.kept[0].path)} stays in the trash: {back.kept[0].reason}"
-        self.screen.say(text, severity="warning" if back.kept else "information")
+        self.screen.say(text + notes(back), severity="warning" if back.kept else "information")
 
     async def _free(self, batch: str) -> None:
         if not batch:
@@ -187,10 +192,15 @@ class Cleaner:
         gone: Purged | None = await self.run("storage.purge", {"batch": batch}, question="Free now?")
         if gone is not None:
             more = formats.size(gone.disk_freed_bytes)
-            self.screen.say(f"{formats.size(gone.bytes)} freed; the disk has {more} more.")
+            self.screen.say(f"{formats.size(gone.bytes)} freed; the disk has {more} more.{notes(gone)}")
 
     async def _swap(self, environment: str) -> None:
         done: Swapped | None = await self.run("packages.swap", {"env": environment}, question="Swap for CPU builds?")
         if done is not None:
             counts = f"{len(done.removed)} packages out, {len(done.installed)} in, verified by importing."
             self.screen.say(f"{formats.size(done.freed_bytes)} freed: {counts}")
+
+
+def notes(result: Any) -> str:
+    """The sentences that a person should read with a result, each on a line of its own."""
+    return "".join(f"\n{note}" for note in getattr(result, "notes", ()))

@@ -38,14 +38,14 @@ from services.storage.reclaim import (
 from services.storage.types import Explored, Folder, Largest, Row, Scan
 from tests.panel.storage_sample import BatchParams, CleanParams, ItemsParams, NoParams, PlanParams
 
-CACHES = {"pip": "pip downloads or builds it again.", "torch": "torch.hub fetches it again."}
+CACHES = {"pip": ".cache/pip", "npm": ".npm"}
 DAY = 86_400.0
 
 
 def fill(home: Path) -> None:
-    """A pip cache of two parts and a torch hub of one."""
-    for name, size in (("pip/http-v2", 700_000), ("pip/wheels", 200_000), ("torch/hub", 400_000)):
-        folder = home / ".cache" / name
+    """A pip cache of two parts and an npm cache of one."""
+    for name, size in ((".cache/pip/http-v2", 700_000), (".cache/pip/wheels", 200_000), (".npm/_cacache", 400_000)):
+        folder = home / name
         folder.mkdir(parents=True)
         (folder / "body").write_bytes(b"x" * size)
 
@@ -67,19 +67,18 @@ def home() -> Path:
 
 def item(kind: str, path: Path, risk: Risk = "low") -> Item:
     size, files = measure(path)
-    return Item(
-        f"{kind}:{path.name}", kind, path.name, (str(path),), size, size, files, time.time(), CACHES[kind], risk
-    )
+    name, restore = f"{kind}:{path.name}", "pip downloads it again."
+    return Item(name, kind, path.name, (str(path),), size, size, files, time.time(), restore, risk)
 
 
 async def items(ctx: Context, params: ItemsParams) -> Reclaimable:
     kinds = []
-    for kind, restore in CACHES.items():
-        place = home() / ".cache" / kind
+    for kind, below in CACHES.items():
+        place = home() / below
         found = tuple(item(kind, p) for p in sorted(place.iterdir())) if place.is_dir() else ()
         size = sum(i.bytes for i in found)
-        kinds.append(KindItems(kind, f"{kind}: its cache", (str(place),), place.is_dir(), size, size,
-                               sum(i.files for i in found), time.time(), restore, "low", found))  # fmt: skip
+        kinds.append(KindItems(kind, f"{kind}: cache", (str(place),), place.is_dir(), size, size,
+                               sum(i.files for i in found), time.time(), "It comes back.", "low", found))  # fmt: skip
     used = sum(kind.bytes or 0 for kind in kinds)
     return Reclaimable(tuple(sorted(kinds, key=lambda k: -(k.bytes or 0))), used, 3 * 10**9, True)
 
@@ -147,7 +146,7 @@ async def undo(ctx: Context, params: BatchParams) -> Restored:
     ctx.will_write("storage.undo")
     there = await trash(ctx, NoParams())
     if not there.batches:
-        raise BadInput("The trash is empty: there is nothing to bring back.")
+        raise BadInput("The trash is empty.")
     batch = params.batch or there.batches[0].id
     folder = _trash(ctx) / batch
     size, files = measure(folder)
@@ -222,8 +221,22 @@ STAND_INS = (items, plan, clean, undo, trash, purge, history, explore, largest)
 
 
 def install(setitem: Callable[[Any, str, Any], None]) -> None:
-    """Stand-ins for those actions that are not installed."""
+    """Stand-ins for those actions that are not installed; of those that are, only the home folder's caches are seen.
+
+    Nothing else of the machine that runs the tests is ever measured, offered or cleaned.
+    """
     for function in STAND_INS:
         name = f"storage.{function.__name__}"
         if name not in ACTIONS:
             setitem(ACTIONS, name, Action(name, f"{__name__}:{function.__name__}", "A stand-in."))
+    setitem(REAL, "items", ACTIONS["storage.items"])
+    setitem(ACTIONS, "storage.items", Action("storage.items", f"{__name__}:home_items", "The home's caches."))
+
+
+REAL: dict[str, Action] = {}
+
+
+async def home_items(ctx: Context, params: ItemsParams) -> Reclaimable:
+    real = REAL["items"]
+    found: Reclaimable = await real.function()(ctx, real.parameters()(kinds=tuple(CACHES)))
+    return found

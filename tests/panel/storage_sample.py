@@ -140,7 +140,7 @@ def reclaimable(measured: int = 99) -> Reclaimable:
 
 
 PLAN_LINES = tuple(
-    PlanLine(i.id, f"{KINDS[i.kind][0].partition(':')[0]}: {i.name}", i.paths, i.bytes, i.freed_bytes, i.files, i.risk,
+    PlanLine(i.id, i.name, i.paths, i.bytes, i.freed_bytes, i.files, i.risk,
              i.restore)
     for kind in KINDS for i in KINDS[kind][2] if i.suggested
 )  # fmt: skip
@@ -214,7 +214,7 @@ async def usage(ctx: Context, params: UsageParams) -> DiskUsage:
 
 
 async def forecast(ctx: Context, params: NoParams) -> Forecast:
-    return Forecast("growing", "Full around 12 January if it goes on like this.")
+    return Forecast("growing", "It is full around 12 January at this pace.")
 
 
 async def items(ctx: Context, params: ItemsParams) -> Reclaimable:
