@@ -1,6 +1,6 @@
 """A rescan that takes over what did not change, against a full scan of the same tree; and the kept index."""
 
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH104, PTH105, PTH108, PTH112, PTH113, PTH114, PTH116, PTH118, PTH123, PTH211
 # pathlib can't hold names that are only bytes
 
 from __future__ import annotations
