@@ -110,7 +110,8 @@ class Index:
     def _has(self, file: Path, tree: Tree, checksum: int) -> bool:
         with contextlib.suppress(OSError, ValueError, struct.error, msgspec.DecodeError), file.open("rb") as opened:
             header = _header(opened)
-            return (header.checksum, header.path) == (checksum, os.fsencode(tree.path)) and header.device == tree.device
+            same = (header.checksum, header.path, header.device) == (checksum, os.fsencode(tree.path), tree.device)
+            return same and zlib.crc32(opened.read()) == checksum
         return False
 
     def _forget_oldest(self) -> None:

@@ -27,9 +27,9 @@ from collections import deque
 from collections.abc import Callable
 
 from services.storage import paths
-from services.storage.tree import AGAIN, LINKS, ROOT, UNREADABLE, LargeFile, Part, Tree, join
+from services.storage.tree import AGAIN, LINKS, ROOT, UNREADABLE, WIDTH, LargeFile, Part, Tree, join
 from services.storage.types import Folder, Scan
-from services.storage.walk import LONG, Opener, Place
+from services.storage.walk import FLAGS, LONG, Opener, Place
 
 MAX_UNREADABLE = 100
 """Unreadable folders that are named; all are counted."""
@@ -224,7 +224,11 @@ class Scanner:
         if before >= 0 and self._reuse(branch, child, parent, place, path, before):
             return
         try:
-            fd, status = self._opener.open(place, path, inode)
+            fd = os.open(path, FLAGS, dir_fd=place.fd if place.fd >= 0 else self._opener.descriptor(place))
+            status = os.fstat(fd)
+            if status.st_ino != inode or status.st_dev != place.device:
+                os.close(fd)
+                fd, status = self._opener.open_by_parts(place, path)
         except (FileNotFoundError, NotADirectoryError):
             child.gone |= parent == ROOT  # deleted, or swapped for something else, since it was listed
             return
@@ -260,12 +264,13 @@ class Scanner:
             return
         if stat.S_ISDIR(status.st_mode):  # else a symbolic link by now
             part = branch.part
-            part.rows.append((
+            part.values += (
                 name, parent, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks, 0, 0, 0, 0.0,
                 AGAIN | UNREADABLE, len(part.link_inode),
-            ))  # fmt: skip
+            )  # fmt: skip
             child.blocks += status.st_blocks
-            self._name_unreadable(part, len(part.rows) - 1)
+            part.count += 1
+            self._name_unreadable(part, part.count - 1)
 
     def _reuse(self, branch: _Branch, child: _Child, parent: int, place: Place, path: str, before: int) -> bool:
         """Take a folder over from the earlier tree if nothing was added, removed or renamed in it since."""
@@ -284,11 +289,12 @@ class Scanner:
             or status.st_dev != tree.device
         ):
             return False
-        part, row = branch.part, len(branch.part.rows)
-        part.rows.append((
+        part, row = branch.part, branch.part.count
+        part.values += (
             tree.names[before], parent, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks,
             tree.blocks[before], tree.apparent[before], tree.files[before], tree.used[before], 0, len(part.link_inode),
-        ))  # fmt: skip
+        )  # fmt: skip
+        part.count = row + 1
         child.blocks += status.st_blocks + tree.blocks[before]
         child.apparent += tree.apparent[before]
         child.files += tree.files[before]
@@ -311,7 +317,7 @@ class Scanner:
         path: str, before: int,
     ) -> list[_Todo]:  # fmt: skip
         """Add up the files of an open folder in a new row of ``part``; what is to be read below, the first last."""
-        row, first_link = len(part.rows), len(part.link_inode)
+        row, first_link = part.count, len(part.link_inode)
         child.blocks += status.st_blocks
         todo: list[tuple[str, int]] = []
         blocks = apparent = files = 0
@@ -319,10 +325,11 @@ class Scanner:
         used = written = 0.0
         gate = -1 if part is self._root else self._gate
         self._again = 0
+        may_have_folders = status.st_nlink != 2  # else none, on most file systems: "." and its name. If so, it is seen
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
+                    if may_have_folders and entry.is_dir(follow_symlinks=False):
                         todo.append((entry.name, entry.inode()))
                         continue
                     try:
@@ -351,6 +358,10 @@ class Scanner:
                             written = info.st_mtime
                     elif kind != 0o120000:  # S_IFLNK
                         size = 0
+                        if kind == 0o040000:  # S_IFDIR
+                            files -= 1
+                            todo.append((entry.name, entry.inode()))
+                            continue
                     own = info.st_blocks
                     if info.st_nlink == 1:
                         blocks += own
@@ -368,10 +379,11 @@ class Scanner:
         flags = self._again
         if status.st_ctime > self._unsettled or status.st_mtime > self._unsettled or written > self._recent:
             flags |= AGAIN
-        part.rows.append((
+        part.values += (
             name, parent, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks, blocks, apparent,
             files, used, flags, first_link,
-        ))  # fmt: skip
+        )  # fmt: skip
+        part.count = row + 1
         child.blocks += blocks - shown
         child.apparent += apparent - shown_apparent
         child.files += files - shown_files
@@ -456,7 +468,7 @@ class Scanner:
 
     def _note_unreadable(self, part: Part, row: int) -> None:
         """What came out about a folder that has a row already."""
-        if not (part.flags.get(row, 0) | part.rows[row][-2]) & UNREADABLE:
+        if not (part.flags.get(row, 0) | part.values[row * WIDTH + WIDTH - 2]) & UNREADABLE:
             part.flags[row] = UNREADABLE | AGAIN
             self._name_unreadable(part, row)
 
@@ -470,8 +482,8 @@ class Scanner:
             return self._path
         parts = []
         while row != ROOT:
-            parts.append(part.rows[row][0])
-            row = part.rows[row][1]
+            parts.append(part.values[row * WIDTH])
+            row = part.values[row * WIDTH + 1]
         return join(self._path, "/".join(reversed(parts)))
 
     # Files that got further names since the earlier scan
@@ -501,7 +513,7 @@ class Scanner:
         assert self._before is not None
         tree, root = self._before
         try:
-            fd, _ = self._opener.open(self._opener.root, tree.below(row, root), tree.inode[row])
+            fd, _ = self._opener.open_by_parts(self._opener.root, tree.below(row, root))
         except OSError:
             return True
         try:
@@ -591,7 +603,7 @@ class Scanner:
         self, rows: list[Folder], total: int, apparent: int, files: int, used: float,
         largest: tuple[Folder, ...] = (), complete: bool = False,
     ) -> Scan:  # fmt: skip
-        directories = len(self._root.rows) + sum(len(branch.part.rows) for branch in self._branches)
+        directories = self._root.count + sum(branch.part.count for branch in self._branches)
         rest = Folder(
             self._text,
             total - sum(row.bytes for row in rows),

@@ -11,6 +11,7 @@ import heapq
 import operator
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 AGAIN = 1
 """Flag of a folder that has to be read again even if it looks unchanged."""
@@ -32,17 +33,22 @@ TOTALS = ("end", "all_blocks", "all_apparent", "all_files", "all_used")
 ROOT = 0xFFFFFFFF
 """In a part: the parent of a folder that lies directly in the root."""
 
-Record = tuple[str, int, int, int, int, int, int, int, int, float, int, int]
-"""A folder's name and what ``OWN`` lists."""
+WIDTH = 1 + len(OWN)
+"""Values of a folder in a part: its name and what ``OWN`` lists."""
 
 
 class Part:
-    """Folders of one branch in preorder, as a scan reads them; quicker to grow than columns."""
+    """Folders of one branch in preorder, as a scan reads them.
 
-    __slots__ = ("flags", "link_blocks", "link_device", "link_inode", "link_size", "rows")
+    ``values`` has ``WIDTH`` of them for each folder: quicker to grow than columns, and, unlike a tuple for each,
+    nothing that the garbage collector has to look through again and again.
+    """
+
+    __slots__ = ("count", "flags", "link_blocks", "link_device", "link_inode", "link_size", "values")
 
     def __init__(self) -> None:
-        self.rows: list[Record] = []
+        self.count = 0
+        self.values: list[Any] = []
         self.flags: dict[int, int] = {}  # what came out later about a row
         self.link_inode, self.link_device = array("Q"), array("Q")
         self.link_blocks, self.link_size = array("q"), array("q")
@@ -94,14 +100,11 @@ class Tree:
     def join(self, part: Part) -> int:
         """Add the folders of ``part``; their parents move with them. The row that its first one gets."""
         offset, links = len(self), len(self.link_inode)
-        if not part.rows:
-            return offset
-        names, parents, *own, first_link = zip(*part.rows, strict=True)
-        self.names.extend(names)
-        self.parent.extend([0 if parent == ROOT else parent + offset for parent in parents])
-        for column, values in zip(OWN[1:-1], own, strict=True):
-            getattr(self, column).extend(values)
-        self.first_link.extend([first + links for first in first_link])
+        self.names += part.values[::WIDTH]
+        self.parent.extend([0 if parent == ROOT else parent + offset for parent in part.values[1::WIDTH]])
+        for place, column in enumerate(OWN[1:-1], 2):
+            getattr(self, column).extend(part.values[place::WIDTH])
+        self.first_link.extend([first + links for first in part.values[WIDTH - 1 :: WIDTH]])
         for row, flags in part.flags.items():
             self.flags[offset + row] |= flags
         for column in LINKS:
@@ -115,13 +118,13 @@ class Tree:
 
     def add_up(self, fresh: dict[tuple[int, int], tuple[int, int]]) -> None:
         """Fill in the totals, each hard link once; ``fresh`` has the newest sizes of some, by device and inode."""
-        blocks = array("q", map(operator.add, self.own, self.blocks))
-        apparent, files, used = array("q", self.apparent), array("I", self.files), array("d", self.used)
+        blocks = list(map(operator.add, self.own, self.blocks))  # a list is quicker than an array at single values
+        apparent, files, used = self.apparent.tolist(), self.files.tolist(), self.used.tolist()
         for row, charged_blocks, charged_size in self._charged(fresh):
             blocks[row] += charged_blocks
             apparent[row] += charged_size
-        end = array("I", range(1, len(self) + 1))
-        parent = self.parent
+        end = list(range(1, len(self) + 1))
+        parent = self.parent.tolist()
         for row in range(len(self) - 1, 0, -1):
             above = parent[row]
             blocks[above] += blocks[row]
@@ -131,7 +134,8 @@ class Tree:
                 used[above] = used[row]
             if end[row] > end[above]:
                 end[above] = end[row]
-        self.end, self.all_blocks, self.all_apparent, self.all_files, self.all_used = end, blocks, apparent, files, used
+        self.end, self.all_files, self.all_used = array("I", end), array("I", files), array("d", used)
+        self.all_blocks, self.all_apparent = array("q", blocks), array("q", apparent)
 
     def _charged(self, fresh: dict[tuple[int, int], tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
         """Row, blocks and size of each file with several names, once."""

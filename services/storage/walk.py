@@ -3,8 +3,8 @@
 A scan that goes on in several branches in turn can't keep a descriptor open for each folder on its way, so folders are
 opened by path, relative to the root's descriptor. The kernel forbids a symbolic link only in the last part of such a
 path (O_NOFOLLOW, open(2)); that the parts above were not swapped for one meanwhile is known from the inode number that
-the parent's listing gave. When that differs (a mount point, an overlay file system, a swap), the path is walked part by
-part.
+the parent's listing gave: a folder with that number is the one that was listed, however it was reached. When it differs
+(a mount point, an overlay file system, a swap), the path is walked part by part.
 """
 
 from __future__ import annotations
@@ -42,15 +42,9 @@ class Opener:
         self.root = Place(None, "", os.fstat(fd), fd)
         self._kept: deque[Place] = deque()
 
-    def open(self, place: Place, path: str, inode: int | None) -> tuple[int, os.stat_result]:
-        """The folder ``path`` below ``place`` and its status. ``inode`` is what its parent's listing says it is."""
-        above = place.fd if place.fd >= 0 else self.descriptor(place)
-        fd = os.open(path, FLAGS, dir_fd=above)
-        status = os.fstat(fd)
-        if status.st_ino == inode and status.st_dev == place.device:
-            return fd, status
-        os.close(fd)
-        fd = _open_by_parts(above, path)
+    def open_by_parts(self, place: Place, path: str) -> tuple[int, os.stat_result]:
+        """The folder ``path`` below ``place``, through no symbolic link whatever happens meanwhile, and its status."""
+        fd = _open_by_parts(self.descriptor(place), path)
         return fd, os.fstat(fd)
 
     def descriptor(self, place: Place) -> int:
