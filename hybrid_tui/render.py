@@ -15,6 +15,8 @@ _SHARES = ("accuracy", "macro_f1", "share")
 _DIGESTS = {"sha256", "digest", "data_sha256"}
 _PLAIN_INTEGERS = {"version", "seed", "pid", "seq"}
 _TOO_LONG_FOR_A_CELL = {"restore", "title"}  # sentences; ``--json`` and the panel have them
+_CELL = 100  # letters of several values together, beyond which they are counted
+_ONE_EACH = {"steps", "problems", "sentences", "warnings"}  # however many: one a line
 
 
 def renderable(result: Any) -> RenderableType:
@@ -39,7 +41,9 @@ def renderable(result: Any) -> RenderableType:
 def _table(title: str, rows: Any) -> RenderableType:
     if not rows:
         return Text("nothing")
-    fields = [f.name for f in msgspec.structs.fields(rows[0]) if f.name not in _TOO_LONG_FOR_A_CELL]
+    every = [f.name for f in msgspec.structs.fields(rows[0])]
+    named = {"id", "name", "kind", "item"} & set(every)  # a title stays where rows have no other name
+    fields = [name for name in every if name not in _TOO_LONG_FOR_A_CELL or (name == "title" and not named)]
     names = [name for name in fields if any(_present(getattr(r, name)) for r in rows)]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in names:
@@ -55,14 +59,20 @@ def _table(title: str, rows: Any) -> RenderableType:
 def _brief(name: str, value: Any) -> str:
     """A value in a table's cell: long lists are counted, digests shortened; ``--json`` and ``show`` have all of it."""
     if isinstance(value, (tuple, list)) and value and isinstance(value[0], msgspec.Struct):
-        return f"{len(value)} {_words(name)}"
+        return _counted(name, value)
     if isinstance(value, (tuple, list, dict)) and len(value) > 3:
-        return f"{len(value)} {_words(name)}"
+        return _counted(name, value)
     if isinstance(value, (tuple, list)):
-        return ", ".join(cell(name, v) for v in value)
+        text = ", ".join(cell(name, v) for v in value)
+        return text if len(value) == 1 or len(text) <= _CELL else _counted(name, value)
     if name in _DIGESTS:
         return str(value)[:12]
     return " ".join(cell(name, value).split("\n"))
+
+
+def _counted(name: str, value: Any) -> str:
+    words = _words(name)
+    return f"{len(value)} {words.removesuffix('s') if len(value) == 1 else words}"
 
 
 def _present(value: Any) -> bool:
@@ -88,7 +98,7 @@ def cell(name: str, value: Any) -> str:
         separator = "\n" if any(isinstance(v, dict) for v in value.values()) else ", "
         return separator.join(f"{k} {cell(str(k), v)}" for k, v in value.items())
     if isinstance(value, (tuple, list)):
-        return "\n".join(cell(name, v) for v in value) if len(value) <= 8 else ", ".join(cell(name, v) for v in value)
+        return ("\n" if len(value) <= 8 or name in _ONE_EACH else ", ").join(cell(name, v) for v in value)
     return str(value)
 
 

@@ -57,9 +57,9 @@ def test_every_action_explains_each_parameter(name: str) -> None:
 def test_scan_equals_du_and_is_one_json_document(box: Path) -> None:
     (box / "file").write_bytes(b"x" * 123_456)
     os.link(box / "file", box / "again")
-    said = hybrid("--run", "storage.scan", f"path={box}", "--json", cwd=box)
-    assert said.returncode == 0, said.stderr
     du = subprocess.run(["du", "-s", "-B1", str(box)], capture_output=True, text=True, check=True)
+    said = hybrid("--run", "storage.scan", f"path={box}", "--json", cwd=box)  # keeps its result in the workspace
+    assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["total_bytes"] == int(du.stdout.split()[0])
 
 

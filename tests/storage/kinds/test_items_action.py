@@ -54,8 +54,10 @@ async def test_the_first_sizes_of_a_large_cache_come_at_once(workspace: Workspac
 async def test_cancelling_ends_the_thread(workspace: Workspace, home: Path) -> None:
     for number in range(300):
         fill(home / f".cache/pip/wheels/{number}/x")
-    task = asyncio.create_task(actions.items(Context(workspace), actions.ItemsParams()))
-    await asyncio.sleep(0.01)
+    begun: asyncio.Event = asyncio.Event()
+    ctx = Context(workspace, report=lambda _: begun.set())
+    task = asyncio.create_task(actions.items(ctx, actions.ItemsParams()))
+    await asyncio.wait_for(begun.wait(), 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
