@@ -227,11 +227,13 @@ async def show_lag(root: str, rounds: int) -> None:
 
 
 LARGE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from services.storage.index import Index
 from services.storage.scanner import Scanner
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # ru_maxrss starts at what the parent had
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 root, index, before = sys.argv[1], Index(Path(sys.argv[2])), peak()
 started = time.perf_counter(); found = index.load(root); load = time.perf_counter() - started
 started = time.perf_counter(); index.load(root, head_only=True); head = time.perf_counter() - started
