@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     from tests.runtime.tiny_model import write_llama
 
-    return write_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama", seed=1)
+    folder = write_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama", seed=1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 60_000}))
+    return folder
 
 
 @pytest.fixture
