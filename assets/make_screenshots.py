@@ -54,16 +54,25 @@ async def settle(pilot: Pilot[None], most: float = MOST_SECONDS) -> str:
 
 
 async def make(
-    root: Path, out: Path, most: float = MOST_SECONDS, prompt: str = "", model: str = "", run: str = ""
+    root: Path,
+    out: Path,
+    most: float = MOST_SECONDS,
+    prompt: str = "",
+    model: str = "",
+    run: str = "",
+    only: tuple[str, ...] = (),
 ) -> list[Path]:
-    """Write ``<screen>.svg`` for each screen into ``out``, which exists.
+    """Write ``<screen>.svg`` for each screen (of ``only``, if any) into ``out``, which exists.
 
-    ``run`` is shown on the training screen; ``prompt`` is asked of ``model`` beside the base.
+    ``run`` is shown on the training screen; ``prompt`` is asked of ``model`` beside the base. Of the storage screen
+    there is a second picture, ``storage-plan.svg``: the plan of all that is safe to clean.
     """
     app = HybridApp(workspace.open_workspace(root))
     made: list[Path] = []
     async with app.run_test(size=SIZE) as pilot:
         for place in PLACES:
+            if only and place.name not in only:
+                continue
             await pilot.press(place.key)
             await settle(pilot, most)
             if run and place.name == "training":
@@ -78,15 +87,24 @@ async def make(
             if prompt and place.name == "inference":
                 await pilot.press("i", *prompt, "enter")
                 await settle(pilot, most)
-            app.clear_notifications()
-            await pilot.pause()
-            picture = app.export_screenshot(title="hybrid-tui")
-            ElementTree.fromstring(picture)  # a torn or ill-formed picture must not reach the README
-            path = out / f"{place.name}.svg"
-            path.write_text(picture, encoding="utf-8")
-            made.append(path)
-            print(f"{path}  {len(picture):,} characters")
+            made.append(await take(pilot, out / f"{place.name}.svg"))
+            if place.name == "storage":
+                await pilot.press("a", "d")
+                await settle(pilot, most)
+                made.append(await take(pilot, out / "storage-plan.svg"))
+                await pilot.press("escape", "x")
     return made
+
+
+async def take(pilot: Pilot[None], path: Path) -> Path:
+    """Write what the terminal shows to ``path``."""
+    pilot.app.clear_notifications()
+    await pilot.pause()
+    picture = pilot.app.export_screenshot(title="hybrid-tui")
+    ElementTree.fromstring(picture)  # a torn or ill-formed picture must not reach the README
+    path.write_text(picture, encoding="utf-8")  # noqa: ASYNC240
+    print(f"{path}  {len(picture):,} characters")
+    return path
 
 
 def main() -> None:
@@ -98,9 +116,10 @@ def main() -> None:
     options.add_argument("--prompt", default="", help="asked of the model on the inference screen")
     options.add_argument("--model", default="", help="asked beside the base model, e.g. banking@1")
     options.add_argument("--run", default="", help="shown on the training screen; default: the newest")
+    options.add_argument("--only", nargs="*", default=(), choices=[p.name for p in PLACES], help="these screens alone")
     args = options.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    asyncio.run(make(args.workspace, args.out, args.seconds, args.prompt, args.model, args.run))
+    asyncio.run(make(args.workspace, args.out, args.seconds, args.prompt, args.model, args.run, tuple(args.only)))
 
 
 if __name__ == "__main__":

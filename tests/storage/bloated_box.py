@@ -124,7 +124,7 @@ def make_box(folder: Path, total: int, seed: int = 0) -> tuple[Path, Path]:
     for number in range(30):
         make.noise(work / "src" / "__pycache__" / f"module{number}.cpython-311.pyc", 20_000)
     make.text(work / "src" / "train.py", "print('hello')\n")
-    make.text(work / "hybrid.toml", "[cleaning]\nkeep = [\"apt:*\", \"inductor:*\"]  # the machine's own\n")
+    make.text(work / "hybrid.toml", '[cleaning]\nkeep = ["apt:*", "inductor:*"]  # the machine\'s own\n')
     virtual_environment(make, work / ".venv", int(total * 0.36))
     return home, work
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import threading
 import time
@@ -122,8 +123,8 @@ class Look:
     ) -> None:
         """Make an item of ``parts``, which go together.
 
-        ``suggested`` unless said otherwise: risk none or low, and nobody holds it. ``counted`` False: its bytes are
-        those of other items too. ``tally`` when it is measured already.
+        ``suggested`` unless said otherwise: risk none or low, nobody holds it, and ``[cleaning] keep`` does not name
+        it. ``counted`` False: its bytes are those of other items too. ``tally`` when it is measured already.
         """
         if tally is None:
             tally = self._open = Tally()
@@ -138,9 +139,12 @@ class Look:
         if tally.fenced:  # another kind's, or another file system, lies in it
             return
         risk = risk or self.kind.risk
+        id = f"{self.kind.name}:{paths.shown(name)}"
+        keep = self.box.workspace.settings.cleaning.keep
+        pattern = next((p for p in keep if fnmatch.fnmatchcase(id, p)), "")
         self.items.append(
             Item(
-                id=f"{self.kind.name}:{paths.shown(name)}",
+                id=id,
                 kind=self.kind.name,
                 name=paths.shown(name),
                 paths=tuple(paths.shown(part) for part in parts),
@@ -151,8 +155,8 @@ class Look:
                 restore=restore or self.kind.restore,
                 risk=risk,
                 used_by=used_by,
-                suggested=(risk != "high" if suggested is None else suggested) and not used_by,
-                note=note,
+                suggested=(risk != "high" if suggested is None else suggested) and not used_by and not pattern,
+                note=f"{note} {f'Kept by the settings ({pattern!r}).' if pattern else ''}".strip(),
             )
         )
         self.tick()

@@ -13,7 +13,7 @@ import pytest
 
 from services.context import Context, Progress
 from services.errors import BadInput
-from services.settings import Disk, Settings
+from services.settings import Cleaning, Disk, Settings
 from services.storage import actions
 from services.storage.reclaim import Reclaimable
 from services.workspace import Workspace
@@ -62,6 +62,14 @@ async def test_cancelling_ends_the_thread(workspace: Workspace, home: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
+
+
+async def test_what_the_settings_keep_is_not_suggested(workspace: Workspace, home: Path) -> None:
+    fill(home / ".cache/pip/wheels/x")
+    fill(home / ".cache/pip/http-v2/x")
+    kept = Workspace(workspace.root, Settings(cleaning=Cleaning(keep=("pip:wh*",))))
+    result = await actions.items(Context(kept), actions.ItemsParams(kinds=("pip",)))
+    assert {item.id: item.suggested for item in result.kinds[0].items} == {"pip:http-v2": True, "pip:wheels": False}
 
 
 async def test_a_wrong_kind_is_bad_input(ctx: Context) -> None:
