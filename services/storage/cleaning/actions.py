@@ -9,88 +9,38 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from services import formats
 from services.context import Context, Plan, Progress
-from services.errors import BadInput, HybridError, Refused, nearest
-from services.storage import paths
-from services.storage.cleaning import guards, history, places, system, tree
+from services.errors import BadInput, HybridError, Refused
+from services.storage.cleaning import guards, history, overview, places, system, tree
 from services.storage.cleaning.choose import Choice, Wanted, choose
+from services.storage.cleaning.params import (
+    CleanParams,
+    HistoryParams,
+    PlanParams,
+    PurgeParams,
+    TrashParams,
+    UndoParams,
+)
 from services.storage.cleaning.plan import Planner, Source, exact, marked
 from services.storage.cleaning.records import StoredPlan
 from services.storage.cleaning.store import Note, Store
 from services.storage.cleaning.work import Cleaner
 from services.storage.reclaim import (
-    Batch,
     Cleaned,
     CleanHistory,
     CleanPlan,
     KindItems,
     Purged,
     Restored,
-    Risk,
     TrashList,
 )
 
 T = TypeVar("T")
-
-
-class PlanParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be cleaned. With neither items, kinds nor paths: all that is safe."""
-
-    items: Annotated[tuple[str, ...], Meta(description="Ids of items, as storage.caches shows them.")] = ()
-    kinds: Annotated[tuple[str, ...], Meta(description="Cache kinds, with all their items.")] = ()
-    paths: Annotated[
-        tuple[str, ...], Meta(description="Files and folders, in the workspace, the home folder or a cache.")
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...], Meta(description="What holds such a name (or path, with a /) stays: *.gguf, ~/x/*.")
-    ] = ()
-    keep: Annotated[tuple[str, ...], Meta(description="Ids of items that stay; * stands for any text.")] = ()
-    older_than_days: Annotated[
-        Annotated[float, Meta(ge=0)] | None, Meta(description="Only items that were not used for so many days.")
-    ] = None
-    under_gb: Annotated[
-        Annotated[float, Meta(ge=0)] | None,
-        Meta(description="Only what brings the chosen items under this, least recently used first."),
-    ] = None
-    risk: Annotated[Risk, Meta(description="Leave items of a higher risk; marked paths go all the same.")] = "low"
-
-
-class CleanParams(PlanParams, frozen=True, forbid_unknown_fields=True):
-    """What is to be cleaned, and how."""
-
-    plan: Annotated[str, Meta(description="Do exactly what this plan showed; nothing else may be given with it.")] = ""
-    now: Annotated[
-        bool, Meta(description="Delete at once instead of moving to the trash: space at once, and no undo.")
-    ] = False
-
-
-class UndoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which clean-up to take back."""
-
-    batch: Annotated[str, Meta(description="Id of a batch in the trash; the latest when left out.")] = ""
-
-
-class TrashParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``storage.trash`` takes no parameters."""
-
-
-class PurgeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to delete for good; the whole trash when nothing is given."""
-
-    batch: Annotated[str, Meta(description="Id of one batch.")] = ""
-    older_than_days: Annotated[
-        Annotated[float, Meta(ge=0)] | None, Meta(description="Batches that have lain there for so long.")
-    ] = None
-
-
-class HistoryParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``storage.history`` takes no parameters."""
 
 
 async def plan(ctx: Context, params: PlanParams) -> CleanPlan:
@@ -142,8 +92,8 @@ async def clean(ctx: Context, params: CleanParams) -> Cleaned | Plan:
         return stored, recovered
 
     stored, notes = await _in_thread(ctx, prepare)
-    expired = _expired(ctx, store)
-    shown = _shown(stored.plan, params.now, expired)
+    expired = overview.expired(store, ctx.workspace.settings.cleaning.trash_days)
+    shown = overview.shown(stored.plan, params.now, expired)
     if ctx.dry_run:
         return shown
     if not stored.targets:
@@ -170,12 +120,14 @@ async def undo(ctx: Context, params: UndoParams) -> Restored | Plan:
 
     def work(stop: threading.Event, post: Callable[[Progress], None]) -> Restored | Plan:
         if ctx.dry_run:
-            batch, note = _one(store, params.batch)
-            return Plan("storage.undo", f"Bring {_figures(note)} back to their old places.", (f"batch {batch}",))
+            batch, note = overview.one(store, params.batch)
+            return Plan(
+                "storage.undo", f"Bring {overview.figures(note)} back to their old places.", (f"batch {batch}",)
+            )
         with store.lock():
             cleaner = _cleaner(store, stop, post)
             notes = cleaner.recover()
-            batch, note = _one(store, params.batch)
+            batch, note = overview.one(store, params.batch)
             return msgspec.structs.replace(cleaner.undo(batch, note), notes=tuple(notes))
 
     return await _in_thread(ctx, work)
@@ -187,9 +139,9 @@ async def trash(ctx: Context, _params: TrashParams) -> TrashList:
     def work(_stop: threading.Event, _post: Callable[[Progress], None]) -> TrashList:
         store = Store(ctx.workspace)
         notes = _recovered(ctx, store)
-        batches, problems = _batches(store)
+        batches, problems = overview.listed(store)
         days = ctx.workspace.settings.cleaning.trash_days
-        rows = tuple(_row(batch, note, days) for batch, note in batches)
+        rows = tuple(overview.row(batch, note, days) for batch, note in batches)
         return TrashList(rows, sum(row.bytes for row in rows), (*notes, *problems))
 
     return await _in_thread(ctx, work)
@@ -203,12 +155,12 @@ async def purge(ctx: Context, params: PurgeParams) -> Purged | Plan:
     ctx.will_write("storage.purge")
     store = Store(ctx.workspace)
     notes = await _in_thread(ctx, lambda _stop, _post: _recovered(ctx, store))
-    batches = _chosen(store, params)
+    batches = overview.chosen(store, params)
     size = sum(note.size or 0 for _, note in batches)
     shown = Plan(
         "storage.purge",
-        f"Delete {_count(len(batches), 'batch', 'batches')} of the trash for good: {exact(size)}, without undo.",
-        tuple(f"{batch}: {note.scope}, {_figures(note)}" for batch, note in batches),
+        f"Delete {overview.count(len(batches), 'batch', 'batches')} of the trash for good: {exact(size)}.",
+        tuple(f"{batch}: {note.scope}, {overview.figures(note)}" for batch, note in batches),
         freed_bytes=size,
     )
     if ctx.dry_run:
@@ -219,7 +171,7 @@ async def purge(ctx: Context, params: PurgeParams) -> Purged | Plan:
 
     def work(stop: threading.Event, post: Callable[[Progress], None]) -> Purged:
         with store.lock():
-            still = [(batch, note) for batch, note in _batches(store)[0] if batch in {b for b, _ in batches}]
+            still = [(batch, note) for batch, note in overview.listed(store)[0] if batch in {b for b, _ in batches}]
             done = _cleaner(store, stop, post).purge(still)
         return msgspec.structs.replace(done, notes=(*notes, *done.notes))
 
@@ -303,109 +255,18 @@ def _listed(
     return kinds
 
 
-def _shown(plan: CleanPlan, now: bool, expired: list[tuple[str, Note]]) -> Plan:
-    """The plan as a person is asked about it."""
-    what = f"{_count(len(plan.lines), 'item', 'items')}, {_count(plan.files, 'file', 'files')}"
-    if now:
-        summary = f"Delete {what} for good, which frees {exact(plan.freed_bytes)}; nothing brings them back."
-    else:
-        summary = (
-            f"Move {what}, {exact(plan.moves_bytes)}, to the trash; once that is emptied, "
-            f"{exact(plan.freed_bytes)} are free."
-        )
-    steps = [f"scope: {plan.scope}"]
-    lines = [f"{line.item}: {formats.size(line.bytes)}, {', '.join(line.paths[:3])}" for line in plan.lines]
-    steps += _some(lines, "items")
-    steps += _some([f"stays: {held.path}: {held.reason}" for held in plan.held], "that stay")
-    if expired:
-        size = sum(note.size or 0 for _, note in expired)
-        steps.append(
-            f"the trash's time is over for {_count(len(expired), 'batch', 'batches')}: {exact(size)} deleted for good"
-        )
-    steps += plan.notes
-    if plan.id:
-        steps.append(f"plan={plan.id} does exactly this")
-    return Plan("storage.clean", summary, tuple(steps), freed_bytes=plan.freed_bytes)
-
-
-# Batches
-
-
-def _batches(store: Store) -> tuple[list[tuple[str, Note]], tuple[str, ...]]:
-    """What lies in the trash, newest first, and what could not be read of it."""
-    found = []
-    problems = []
-    for batch in store.ids():
-        try:
-            note = store.journal(batch).read()
-        except FileNotFoundError:
-            continue
-        except HybridError as error:
-            problems.append(f"{error} {error.hint}".strip())
-            continue
-        if note is not None and note.phase != "done":
-            found.append((batch, note))
-    return found, tuple(problems)
-
-
-def _one(store: Store, name: str) -> tuple[str, Note]:
-    """The batch ``name``, or the latest. Raises BadInput."""
-    batches = _batches(store)[0]
-    if not batches:
-        raise BadInput("The trash is empty.", hint="storage.history tells what was cleaned.")
-    if not name:
-        return batches[0]
-    for batch, note in batches:
-        if batch == name:
-            return batch, note
-    raise BadInput(
-        f"There is no batch '{name}' in the trash{nearest(name, [b for b, _ in batches]) or '.'}",
-        hint="storage.trash lists them.",
-    )
-
-
-def _chosen(store: Store, params: PurgeParams) -> list[tuple[str, Note]]:
-    batches = [_one(store, params.batch)] if params.batch else _batches(store)[0]
-    return _older(batches, params.older_than_days) if params.older_than_days is not None else batches
-
-
-def _older(batches: list[tuple[str, Note]], days: float) -> list[tuple[str, Note]]:
-    return [(batch, note) for batch, note in batches if time.time() - (note.at or 0) > days * 86400]
-
-
-def _expired(ctx: Context, store: Store) -> list[tuple[str, Note]]:
-    batches = [(batch, note) for batch, note in _batches(store)[0] if note.phase == "trashed"]
-    return _older(batches, ctx.workspace.settings.cleaning.trash_days)
+# Threads
 
 
 def _purge_expired(cleaner: Cleaner, expired: list[tuple[str, Note]]) -> list[str]:
     if not expired:
         return []
     done = cleaner.purge(expired)
+    what = overview.count(len(done.batches), "batch", "batches")
     return [
-        f"Deleted for good, since its time in the trash was over: {_count(len(done.batches), 'batch', 'batches')}, "
-        f"{formats.size(done.bytes)}.",
+        f"Deleted for good, since its time in the trash was over: {what}, {formats.size(done.bytes)}.",
         *done.notes,
     ]
-
-
-def _row(batch: str, note: Note, days: float) -> Batch:
-    at = note.at or 0.0
-    return Batch(
-        id=batch,
-        at=at,
-        scope=note.scope or "",
-        titles=note.titles or (),
-        bytes=note.size or 0,
-        files=note.files or 0,
-        expires_at=at + days * 86400,
-        state="interrupted" if note.phase != "trashed" else "partly" if note.partly else "whole",
-        place=", ".join(paths.shown(place.decode("utf-8", "surrogateescape")) for place in note.places or []),
-    )
-
-
-def _figures(note: Note) -> str:
-    return f"{_count(note.files or 0, 'file', 'files')}, {exact(note.size or 0)}"
 
 
 def _recovered(ctx: Context, store: Store) -> list[str]:
@@ -415,9 +276,6 @@ def _recovered(ctx: Context, store: Store) -> list[str]:
     with contextlib.suppress(Refused), store.lock():
         return Cleaner(store).recover()
     return []
-
-
-# Threads
 
 
 def _cleaner(store: Store, stop: threading.Event, post: Callable[[Progress], None]) -> Cleaner:
@@ -450,12 +308,3 @@ def _no_room(error: OSError) -> HybridError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = "the disk is so full that not even the plan can be kept" if full else f"{error.strerror}"
     return HybridError(f"Nothing was cleaned: {reason}.", hint="Make a little room by hand, then try again." * full)
-
-
-def _some(lines: list[str], what: str) -> list[str]:
-    """The first hundred; storage.plan shows all."""
-    return lines if len(lines) <= 100 else [*lines[:100], f"… and {len(lines) - 100:,} more {what}"]
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n:,} {one if n == 1 else many}"

@@ -21,7 +21,7 @@ from services.context import Context, NeedsYes, Plan, Progress
 from services.errors import BadInput, Refused
 from services.settings import Cleaning
 from services.storage.cleaning import actions
-from services.storage.cleaning.actions import (
+from services.storage.cleaning.params import (
     CleanParams,
     HistoryParams,
     PlanParams,
