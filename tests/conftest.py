@@ -18,8 +18,8 @@ SHARED = CHECKOUT.parent / "shared"
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads the person's own settings, workspace or caches, nor those that the system has in one place."""
     monkeypatch.delenv("HYBRID_WORKSPACE", raising=False)
-    monkeypatch.setattr("services.storage.kinds.system.APT", str(tmp_path_factory.getbasetemp() / "no-apt"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-inductor"))
+    monkeypatch.setattr("services.storage.kinds.system.APT", str(tmp_path_factory.mktemp("own") / "apt"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("own") / "inductor"))
 
 
 @pytest.fixture

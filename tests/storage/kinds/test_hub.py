@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.settings import Settings
 from services.storage import kinds
 from services.storage.kinds import listing
 from services.storage.kinds.hub_scan import scan_repo
@@ -261,7 +262,8 @@ def test_random_caches_agree_with_the_owners_strategy(repos: list, shared: set) 
             if (cache.hub / f"models--r{index}/blobs/{blob}").is_file():
                 cache.share(f"r{index}", blob, f"{ord(blob):02x}" * 32)
         found = {f"model/{repo.repo_id}": repo for repo in hub_api.scan_cache_dir(cache.hub).repos}
-        look = Look(_RULE, Box({}, cache.hub, None, threading.Event()), (), (str(cache.hub),))  # type: ignore[arg-type]
+        workspace = Workspace(Path(folder), Settings())
+        look = Look(_RULE, Box({}, cache.hub, workspace, threading.Event()), (), (str(cache.hub),))
         kind = look.run()
         assert kind.bytes == du(cache.hub)
         for name, repo in found.items():
