@@ -198,7 +198,7 @@ def _deployed(versions: Sequence[Version], now: float) -> Content:
             if _is_number(accuracy)
             else ["not evaluated", ""]
         )
-        row += [("macro-F1", "$foreground-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]
+        row += [("F1", "$foreground-muted"), formats.percent(f1)] if _is_number(f1) else ["", ""]
         rows.append([*row, (formats.age(v.deployed_at, now), "$foreground-muted")])
     if len(versions) > ROWS:
         rows.append([(f"and {len(versions) - ROWS} more", "$foreground-muted")])
