@@ -43,7 +43,7 @@ class CleanDialog(Dialog[str]):
     def body(self) -> ComposeResult:
         yield Static(Content(self.plan.scope))
         yield Static(totals(self.plan), id="clean-total")
-        for note in getattr(self.plan, "notes", ()):
+        for note in self.plan.notes:
             yield Static(Content(f"▲ {note}"))
         yield Static(plan_lines(self.plan.lines), id="clean-lines")
         if self.plan.held:

@@ -1,4 +1,4 @@
-"""What fills the disk and how it is freed: budgets above, below one of five views."""
+"""What fills the disk and how it is freed: budgets above, below one of six views."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hybrid_tui.storage.cleaner import Cleaner
 from hybrid_tui.storage.explore import ExploreView
 from hybrid_tui.storage.packages import PackagesView
 from hybrid_tui.storage.trash import HistoryView, TrashView
+from hybrid_tui.storage.upkeep import UpkeepView
 from hybrid_tui.storage.view import StorageView
 from services import formats
 from services.errors import HybridError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from services.storage.upkeep.types import Forecast
 
 DISK_SECONDS = 10.0
-VIEWS = (CleanView, ExploreView, PackagesView, TrashView, HistoryView)
+VIEWS = (CleanView, ExploreView, PackagesView, TrashView, HistoryView, UpkeepView)
 
 
 class StorageScreen(PanelScreen):
@@ -152,7 +153,10 @@ class StorageScreen(PanelScreen):
         self._front.opened(event.row)
 
     def action_undo(self) -> None:
-        """Bring back what was cleaned last; in the trash, what is under the cursor."""
+        """Bring back what was cleaned last; in the trash, what is under the cursor; a task's mark is taken back."""
+        if isinstance(self._front, UpkeepView):
+            self._front.take_back()
+            return
         self.cleaner.undo(self._front.chosen if isinstance(self._front, TrashView) else "")
 
     def action_free(self) -> None:

@@ -203,4 +203,4 @@ class Cleaner:
 
 def notes(result: Any) -> str:
     """The sentences that a person should read with a result, each on a line of its own."""
-    return "".join(f"\n{note}" for note in getattr(result, "notes", ()))
+    return "".join(f"\n{note}" for note in result.notes)

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from hybrid_tui.actions import ACTIONS, Action
 from services.context import Context, NeedsYes, Plan, Progress
-from services.errors import BadInput
+from services.errors import BadInput, CheckFailed
 from services.storage.actions import UsageParams
 from services.storage.packages.types import (
     CudaAudit,
@@ -40,7 +40,7 @@ from services.storage.reclaim import (
     TrashList,
 )
 from services.storage.types import DiskUsage, Explored, FileType, FileTypes, Largest, Row
-from services.storage.upkeep.types import Forecast
+from services.storage.upkeep.types import CheckResult, Finding, Forecast, Task, TaskList
 
 NOW = 1_795_000_000.0
 DAY = 86_400.0
@@ -331,6 +331,29 @@ async def why(ctx: Context, params: EnvironmentParams) -> Why:
     return Why(params.name, "2.13.0", params.env, 1_740 * MB, 1_740 * MB, False, sentence, needed)
 
 
+async def check(ctx: Context, params: NoParams) -> CheckResult:
+    found = (
+        Finding("used", "broken", "17.4 GB of the disk are used, 2.4 GB more than the budget of 15.0 GB.",
+                17_400 * MB, 15 * GB, "storage.scan shows what fills it."),
+        Finding("free", "ok", "14.6 GB are free; 5.0 GB must stay free.", 14_600 * MB, 5 * GB),
+        Finding("repo-files", "unknown", "The workspace is not in a git repository."),
+    )  # fmt: skip
+    result = CheckResult(False, found, 1, 1, 0.2)
+    raise CheckFailed("One budget is broken.", result)
+
+
+async def tasks(ctx: Context, params: NoParams) -> TaskList:
+    found = (
+        Task("caches", "Clean the caches if they are over their budget", "weekly", "overdue", "9 d overdue", "storage",
+             "storage.clean", "The caches take 3.3 GB.", NOW - 16 * DAY, NOW - 9 * DAY, 7.0, "ann", "kept the models"),
+        Task("versions", "Consolidate versions", "monthly", "later", "due in 12 days", "registry", "registry.list", "",
+             None, NOW + 12 * DAY, 30.0),
+        Task("failed-runs", "Delete failed runs", "weekly", "idle", "nothing to do", "training", "train.delete", "",
+             None, None, 7.0),
+    )  # fmt: skip
+    return TaskList(found, 1)
+
+
 ANSWERS: dict[str, Callable[..., Any]] = {
     "storage.usage": usage,
     "storage.forecast": forecast,
@@ -348,6 +371,8 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "packages.list": packages,
     "packages.cuda": cuda,
     "packages.why": why,
+    "storage.check": check,
+    "upkeep.list": tasks,
 }
 
 

@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
 from hybrid_tui.actions import ACTIONS, Action
 from hybrid_tui.app import HybridApp
+from services.context import Context, Progress
+from services.storage.actions import ItemsParams
+from services.storage.cleaning.actions import CleanParams
+from services.storage.reclaim import Cleaned, Reclaimable
 from services.workspace import Workspace
 from tests.panel import storage_box, storage_sample
 from tests.panel.helpers import screen_text, until, until_text
@@ -230,8 +235,8 @@ async def test_a_read_only_panel_says_so_and_touches_nothing(workspace: Workspac
     assert caches(home) == before
 
 
-async def endless(ctx: storage_box.Context, params: storage_box.CleanParams) -> storage_box.Cleaned:
-    ctx.report(storage_box.Progress("moving to the trash", 1, 4, "files"))
+async def endless(ctx: Context, params: CleanParams) -> Cleaned:
+    ctx.report(Progress("moving to the trash", 1, 4, "files"))
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -270,8 +275,8 @@ async def test_marking_all_that_is_safe_while_measuring_takes_in_what_comes(
 go = asyncio.Event()
 
 
-async def slow_items(ctx: storage_box.Context, params: storage_box.ItemsParams) -> storage_box.Reclaimable:
-    ctx.report(storage_box.Progress("kinds", partial=storage_sample.reclaimable(2)))
+async def slow_items(ctx: Context, params: ItemsParams) -> Reclaimable:
+    ctx.report(Progress("kinds", partial=storage_sample.reclaimable(2)))
     await go.wait()
     return storage_sample.reclaimable()
 
@@ -280,8 +285,8 @@ async def test_a_long_list_is_quick_and_keeps_its_cursor(pilot: Pilot[None]) -> 
     await measured(pilot)
     many = storage_sample.kind_items("pip")
     items = tuple(storage_sample.item("pip", f"part-{i:05}", 10**6 + i, 1.0) for i in range(20_000))
-    kind = storage_box.msgspec.structs.replace(many, items=items)
-    found = storage_box.Reclaimable((kind,), 0, 0, True)
+    kind = msgspec.structs.replace(many, items=items)
+    found = Reclaimable((kind,), 0, 0, True)
     lines = sizes(pilot)
     lines.unfolded = frozenset({"pip"})
     lines.show(found, storage_sample.NOW)
@@ -291,7 +296,7 @@ async def test_a_long_list_is_quick_and_keeps_its_cursor(pilot: Pilot[None]) -> 
     chosen = lines.row.key
     loop = asyncio.get_running_loop()
     started = loop.time()
-    lines.show(storage_box.Reclaimable((storage_box.msgspec.structs.replace(kind, items=items[100:]),), 0, 0, True),
+    lines.show(Reclaimable((msgspec.structs.replace(kind, items=items[100:]),), 0, 0, True),
                storage_sample.NOW)  # fmt: skip
     await pilot.pause()
     assert loop.time() - started < 1.0

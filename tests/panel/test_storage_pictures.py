@@ -35,6 +35,7 @@ PICTURES: dict[str, tuple[list[str], str, dict[str, Callable[..., Any]]]] = {
     "trash": (["t"], "u restores", {}),
     "trash-empty": (["t"], "The trash is empty.", {"trash": sample.trash_empty}),
     "history": (["H"], "the disk got", {}),
+    "upkeep": (["U", "down", "down", "down"], "kept the models", {}),
 }
 
 
