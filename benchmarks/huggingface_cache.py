@@ -26,7 +26,8 @@ from pathlib import Path
 
 from services import workspace as workspaces
 from services.storage.kinds import listing
-from services.storage.kinds.hub_scan import repo_name, scan_repo
+from services.storage.kinds.hub_layout import repo_name
+from services.storage.kinds.hub_scan import scan_repo
 from services.storage.reclaim import KindItems
 
 Sizes = dict[str, tuple[int, dict[str, int]]]

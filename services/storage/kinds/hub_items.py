@@ -7,9 +7,9 @@ shared payloads included. One difference, on the safe side: a blob that another 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
-from services.storage.kinds.hub_scan import Repo, Revision, add_blobs, repo_name, scan_repo
+from services.storage.kinds.hub_layout import Repo, Revision, add_blobs, repo_name
+from services.storage.kinds.hub_scan import scan_repo
 from services.storage.kinds.hub_store import Store, listed_links, scan_store
 from services.storage.kinds.locks import is_locked
 from services.storage.kinds.measure import Tally
@@ -85,15 +85,15 @@ class Hub:
             note=" ".join(notes),
         )  # fmt: skip
         if len(detached) < len(repo.revisions):  # else the repository itself says it all
-            for group in _groups(repo, detached):
-                self._list_detached(repo, group, busy)
+            for group, needed in _groups(repo, detached):
+                blobs = sorted(blob for blob in needed - self._foreign if blob in repo.blobs)
+                self._list_detached(repo, group, blobs, busy)
         self._list_left_behind(repo, busy)
 
-    def _list_detached(self, repo: Repo, group: list[Revision], busy: tuple[str, ...]) -> None:
+    def _list_detached(self, repo: Repo, group: list[Revision], blobs: list[str], busy: tuple[str, ...]) -> None:
         tally = Tally()
         for revision in group:
             tally.merge(revision.tally)
-        blobs = self.blobs_of(repo, group)
         add_blobs(tally, map(repo.blobs.__getitem__, blobs))
         commits = "+".join(sorted(revision.commit[:8] for revision in group))
         several = len(group) > 1
@@ -103,14 +103,6 @@ class Hub:
             note=f"No branch or tag leads to {'these commits' if several else 'this commit'} any more"
             + ("; they share files, so they go together." if several else "."),
         )  # fmt: skip
-
-    def blobs_of(self, repo: Repo, group: Iterable[Revision]) -> list[str]:
-        """The blobs that go with the revisions ``group``: those that no other snapshot leads to."""
-        group = list(group)
-        gone = {revision.commit for revision in group}
-        kept = set().union(*(r.blobs for r in repo.revisions.values() if r.commit not in gone), self._foreign)
-        mine = set().union(*(revision.blobs for revision in group)) - kept
-        return sorted(blob for blob in mine if blob in repo.blobs)
 
     def _list_left_behind(self, repo: Repo, busy: tuple[str, ...]) -> None:
         if repo.incomplete:
@@ -127,8 +119,7 @@ class Hub:
                 note="Links to files, and names of commits, that are not here; they make the hub reject the whole "
                 "repository.", restore=_AGAIN,
             )  # fmt: skip
-        used = set().union(*(r.blobs for r in repo.revisions.values()), self._foreign)
-        orphans = sorted(blob for blob in repo.blobs if blob not in used)
+        orphans = sorted(repo.blobs.keys() - repo.used - self._foreign)
         if orphans and repo.has_snapshots:
             tally = Tally()
             add_blobs(tally, map(repo.blobs.__getitem__, orphans))
@@ -227,8 +218,8 @@ class Hub:
         return held
 
 
-def _groups(repo: Repo, detached: list[Revision]) -> list[list[Revision]]:
-    """``detached`` in groups that share blobs which nothing else needs: only together they free them."""
+def _groups(repo: Repo, detached: list[Revision]) -> list[tuple[list[Revision], set[str]]]:
+    """``detached`` in groups that share blobs which nothing else needs, with those: only together they free them."""
     commits = {revision.commit for revision in detached}
     kept = set().union(*(r.blobs for r in repo.revisions.values() if r.commit not in commits))
     groups: list[tuple[list[Revision], set[str]]] = []
@@ -236,9 +227,9 @@ def _groups(repo: Repo, detached: list[Revision]) -> list[list[Revision]]:
         mine, blobs = [revision], revision.blobs - kept
         apart = []
         for group, theirs in groups:
-            if theirs & blobs:
-                mine, blobs = group + mine, theirs | blobs
-            else:
+            if theirs.isdisjoint(blobs):
                 apart.append((group, theirs))
+            else:
+                mine, blobs = group + mine, theirs | blobs
         groups = [*apart, (mine, blobs)]
-    return [group for group, _ in groups]
+    return groups

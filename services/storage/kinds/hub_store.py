@@ -10,7 +10,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from services.storage.kinds.hub_scan import PAYLOAD, count_folder, entries_of
+from services.storage.kinds.hub_layout import PAYLOAD, count_folder, entries_of
 from services.storage.kinds.measure import Tally
 
 STORE_MARK = ".huggingface-shared-blobs"

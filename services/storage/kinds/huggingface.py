@@ -12,7 +12,7 @@ from pathlib import Path
 
 from services.storage.kinds import places
 from services.storage.kinds.hub_items import list_hub
-from services.storage.kinds.hub_scan import repo_name
+from services.storage.kinds.hub_layout import repo_name
 from services.storage.kinds.rule import Box, Kind, Look, each_entry, names
 
 

@@ -225,6 +225,24 @@ def test_a_blob_that_another_repository_leads_to_stays(
     assert items["model/a"].used_by == ("model/b",)
 
 
+def test_a_blob_is_used_however_the_link_to_it_is_written(
+    cache: Cache, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = cache.revision("a", 1, {"w": "one"}, refs=("main",))
+    for blob in ("two", "three"):
+        fill(repo / "blobs" / blob, 3000)
+    snapshot = repo / "snapshots" / commit(1)
+    (snapshot / "roundabout").symlink_to("../../blobs/./two")
+    (snapshot / "absolute").symlink_to(repo / "blobs/three")
+    before = time.time() - 2 * 3600
+    for blob in (repo / "blobs").iterdir():
+        os.utime(blob, (before, before))
+    items = by_name(list_hub(cache.hub, workspace, monkeypatch))
+    assert set(items) == {"model/a"}
+    [owner] = hub_api.scan_cache_dir(cache.hub).repos
+    assert scan_repo(str(repo), "model/a").size == owner.size_on_disk
+
+
 def test_hard_links_between_repositories_free_nothing_alone(
     cache: Cache, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
