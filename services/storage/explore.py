@@ -20,7 +20,8 @@ from msgspec import Meta
 
 from services.context import Context, Progress
 from services.storage import paths, scanning
-from services.storage.scanner import KEPT_LARGE, MAX_UNREADABLE, Scanner
+from services.storage.reader import KEPT_LARGE, MAX_UNREADABLE
+from services.storage.scanner import Scanner
 from services.storage.scanning import Scanned
 from services.storage.tree import UNREADABLE, Tree, join
 from services.storage.types import Explored, FileType, FileTypes, Folder, Largest, Row, Scan

@@ -30,9 +30,6 @@ LINKS = ("link_inode", "link_device", "link_blocks", "link_size")
 TOTALS = ("end", "all_blocks", "all_apparent", "all_files", "all_used")
 """Columns of a folder with all that is below it."""
 
-ROOT = 0xFFFFFFFF
-"""In a part: the parent of a folder that lies directly in the root."""
-
 WIDTH = 1 + len(OWN)
 """Values of a folder in a part: its name and what ``OWN`` lists."""
 
@@ -41,12 +38,15 @@ class Part:
     """Folders of one branch in preorder, as a scan reads them.
 
     ``values`` has ``WIDTH`` of them for each folder: quicker to grow than columns, and, unlike a tuple for each,
-    nothing that the garbage collector has to look through again and again.
+    nothing that the garbage collector has to look through again and again. A parent below zero is -1 - the index in
+    ``above`` of part and row of a folder that was read elsewhere, and that goes before this part into a tree.
     """
 
-    __slots__ = ("count", "flags", "link_blocks", "link_device", "link_inode", "link_size", "values")
+    __slots__ = ("above", "count", "flags", "link_blocks", "link_device", "link_inode", "link_size", "offset", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, above: list[tuple[Part, int]]) -> None:
+        self.above = above
+        self.offset = 0  # row of its first folder in the tree that it was joined to
         self.count = 0
         self.values: list[Any] = []
         self.flags: dict[int, int] = {}  # what came out later about a row
@@ -97,11 +97,13 @@ class Tree:
     def __len__(self) -> int:
         return len(self.parent)
 
-    def join(self, part: Part) -> int:
-        """Add the folders of ``part``; their parents move with them. The row that its first one gets."""
+    def join(self, part: Part) -> None:
+        """Add the folders of ``part``; their parents move with them."""
         offset, links = len(self), len(self.link_inode)
+        part.offset = offset
+        above = [other.offset + row for other, row in part.above]
         self.names += part.values[::WIDTH]
-        self.parent.extend([0 if parent == ROOT else parent + offset for parent in part.values[1::WIDTH]])
+        self.parent.extend([parent + offset if parent >= 0 else above[-1 - parent] for parent in part.values[1::WIDTH]])
         for place, column in enumerate(OWN[1:-1], 2):
             getattr(self, column).extend(part.values[place::WIDTH])
         self.first_link.extend([first + links for first in part.values[WIDTH - 1 :: WIDTH]])
@@ -109,7 +111,6 @@ class Tree:
             self.flags[offset + row] |= flags
         for column in LINKS:
             getattr(self, column).extend(getattr(part, column))
-        return offset
 
     def links(self, row: int) -> slice:
         """Where in the columns of hard links those of the folder ``row`` stand."""

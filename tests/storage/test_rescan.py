@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.storage import scanner as scanners
 from services.storage.index import Index
-from services.storage.scanner import LARGE_BLOCKS, RECENT, Scanner
+from services.storage.reader import LARGE_BLOCKS, RECENT
+from services.storage.scanner import Scanner
 from services.storage.tree import Tree
 from services.storage.types import Scan
 from tests.storage.test_scanner import du, entries, names, plant
@@ -353,5 +353,5 @@ def test_a_tree_on_tmpfs_counts_as_du_counts_it() -> None:
 
 def test_constants_are_what_the_page_says() -> None:
     text = (Path(__file__).parents[2] / "docs" / "storage-scanning.md").read_text()
-    assert f"{scanners.RECENT / 3600:.0f} hours" in text
+    assert f"{RECENT / 3600:.0f} hours" in text
     assert f"{LARGE_BLOCKS * 512 // 2**20} MiB" in text
