@@ -46,8 +46,8 @@ SETTLED = 2.0
 """Seconds for which a folder must have been left alone to be trusted: a change within the same tick of the file
 system's clock (2 s on FAT, 1 s on ext3) as the reading would not show."""
 
-HELP_AFTER = 0.05
-"""Seconds after which a scan gets help: to start a process takes half of that."""
+HELP_AFTER = 0.02
+"""Seconds after which a scan gets help: about what it takes to start a process."""
 
 
 class Scanner(Reader):
