@@ -212,36 +212,42 @@ class Reader:
         if tree.flags[before] or before in self._distrusted or len(path) >= LONG:
             return False
         try:
-            status = os.stat(path, dir_fd=self._opener.descriptor(place), follow_symlinks=False)
+            fd = place.fd if place.fd >= 0 else self._opener.descriptor(place)
+            status = os.stat(path, dir_fd=fd, follow_symlinks=False)
         except OSError:
             return False
+        mtime, ctime, inode = tree.mtime[before], tree.ctime[before], tree.inode[before]
         if (
-            status.st_mtime_ns != tree.mtime[before]
-            or status.st_ctime_ns != tree.ctime[before]
-            or status.st_ino != tree.inode[before]
+            status.st_mtime_ns != mtime
+            or status.st_ctime_ns != ctime
+            or status.st_ino != inode
             or status.st_dev != tree.device
         ):
             return False
-        part, row = branch.part, branch.part.count
+        part = branch.part
+        row, names = part.count, tree.names
+        own, blocks, apparent = status.st_blocks, tree.blocks[before], tree.apparent[before]
+        files, used = tree.files[before], tree.used[before]
         part.values += (
-            tree.names[before], parent, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks,
-            tree.blocks[before], tree.apparent[before], tree.files[before], tree.used[before], 0, len(part.link_inode),
+            names[before], parent, inode, mtime, ctime, own, blocks, apparent, files, used, 0, len(part.link_inode),
         )  # fmt: skip
         part.count = row + 1
-        child.blocks += status.st_blocks + tree.blocks[before]
-        child.apparent += tree.apparent[before]
-        child.files += tree.files[before]
-        if tree.used[before] > child.used:
-            child.used = tree.used[before]
+        child.blocks += own + blocks
+        child.apparent += apparent
+        child.files += files
+        if used > child.used:
+            child.used = used
         links = tree.links(before)
         if links.start != links.stop:
             self._take_over_links(part, child, tree, links)
-        for file in self._large_before.get(before, ()):
-            self._remember(part, LargeFile(row, file.name, file.blocks, file.apparent, file.used, file.inode))
-        below = list(tree.children(before))
-        below.reverse()
-        names, inodes = tree.names, tree.inode
-        branch.todo += [(row, names[old], inodes[old], place, f"{path}/{names[old]}", old) for old in below]
+        if before in self._large_before:
+            for file in self._large_before[before]:
+                self._remember(part, LargeFile(row, file.name, file.blocks, file.apparent, file.used, file.inode))
+        if tree.end[before] > before + 1:
+            below = [*tree.children(before)]
+            below.reverse()
+            inodes, path = tree.inode, path + "/"
+            branch.todo += [(row, names[old], inodes[old], place, path + names[old], old) for old in below]
         self._reused_rows.append(before)
         return True
 
