@@ -201,10 +201,11 @@ def test_cancelling_leaves_no_process_and_no_descriptor_behind(tmp_path: Path) -
     make(tmp_path, 1000)
     before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else set()  # noqa: PTH208
     stop = threading.Event()
-    seen: list[int] = []
+    others = set(psutil.Process().children())  # of tests before this one
+    seen: set[psutil.Process] = set()
 
     def on_partial(_: Scan) -> None:
-        seen.extend(child.pid for child in psutil.Process().children())
+        seen.update(set(psutil.Process().children()) - others)
         stop.set()
 
     scanner = Scanner(str(tmp_path), on_partial=on_partial, cancelled=stop, help_after=0)
@@ -215,8 +216,8 @@ def test_cancelling_leaves_no_process_and_no_descriptor_behind(tmp_path: Path) -
     result = scanner.run()
     stops_late.cancel()
     assert not result.complete and time.monotonic() - started < 2
-    assert all(not psutil.pid_exists(pid) for pid in seen)
-    assert not psutil.Process().children()
+    assert not any(child.is_running() for child in seen)
+    assert set(psutil.Process().children()) <= others
     if before:
         assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 

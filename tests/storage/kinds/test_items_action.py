@@ -18,7 +18,7 @@ from services.storage import actions
 from services.storage.reclaim import Reclaimable
 from services.workspace import Workspace
 from tests.storage.kinds.conftest import du, fill
-from tests.storage.kinds.test_hub import Cache
+from tests.storage.kinds.hub_cache import Cache
 
 CHECKOUT = Path(__file__).parents[3]
 

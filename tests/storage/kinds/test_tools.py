@@ -22,7 +22,7 @@ import pytest
 
 from services.storage.reclaim import Item, KindItems
 from tests.storage.kinds.conftest import du
-from tests.storage.kinds.test_hub import Cache, commit
+from tests.storage.kinds.hub_cache import Cache, commit
 
 BIN = Path(sys.executable).parent
 UV, HF = BIN / "uv", BIN / "hf"
