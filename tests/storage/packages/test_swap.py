@@ -228,7 +228,7 @@ async def test_an_undo_killed_half_way_is_taken_up_again(ctx: Context, venv: Pat
 
 async def test_what_was_installed_since_is_not_overwritten(ctx: Context, venv: Path, tree: Tree) -> None:
     assert kill_at(ctx, venv, 30) == -signal.SIGKILL
-    run(venv / "bin/python", "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "torch===2.9.1")
+    run(venv / "bin/python", "-m", "pip", "install", "-q", "-I", "--no-deps", "--no-compile", "torch===2.9.1")
     since = without_holding(tree(venv))
     with pytest.raises(Refused, match="put back by something else") as refused:
         await restore(ctx, RestoreParams(str(venv)))
