@@ -10,14 +10,22 @@ import fnmatch
 import os
 import re
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from services.storage import paths
 from services.storage.cleaning import system, tree
-from services.storage.cleaning.records import Target
+from services.storage.cleaning.records import Key, Target
 from services.workspace import MARK, Workspace
 
 TRASH_PREFIX = ".hybrid-trash-"
+
+Lies = Callable[[int, str], bool]
+"""Given a folder's place in a target's list (-1: the target itself) and a name in it ("": the folder): is it there?"""
+
+
+def _always(_index: int, _name: str) -> bool:
+    return True
 
 
 def home() -> str:
@@ -93,24 +101,31 @@ class Guards:
                 self._tracked[top] = refused if run.returncode else sorted(run.stdout.split(b"\0"))
         return self._tracked[top]
 
-    def user_of(self, target: Target) -> str:
-        """Who holds something of ``target`` open, mapped, or stands in it: a sentence, or ""."""
-        holders = self.in_use.holders
-        if target.row is not None:
-            holder = holders.get((target.row[1], target.row[2]))
-            return f"It is in use by {holder}." if holder else ""
-        inodes = self.in_use.inodes
-        for index, folder in enumerate(target.dirs):
-            if folder.ino not in inodes and not any(row[2] in inodes for row in folder.rows):
-                continue
-            holder = holders.get((folder.dev, folder.ino))
-            if holder:
-                return f"It is in use by {holder}: {_said(target, index)}."
-            for place, row in enumerate(folder.rows):
-                if (row[1], row[2]) in holders:
-                    name = folder.entries()[place]
-                    return f"It is in use by {holders[row[1], row[2]]}: {_said(target, index, name)}."
+    def user_of(self, target: Target, lies: Lies = _always) -> str:
+        """Who holds something of ``target`` open, mapped, or stands in it: a sentence, or "".
+
+        ``lies`` tells whether an entry of the target is still there: the inode of one that was deleted since may have
+        become another's file.
+        """
+        for index, name, key in self._held(target):
+            if lies(index, name):
+                what = f": {_said(target, index, name)}" if target.row is None else ""
+                return f"It is in use by {self.in_use.holders[key]}{what}."
         return ""
+
+    def _held(self, target: Target) -> Iterator[tuple[int, str, Key]]:
+        """Each entry of ``target`` whose inode a process holds: its folder's place (-1: the target), name, key."""
+        holders, inodes = self.in_use.holders, self.in_use.inodes
+        if target.row is not None:
+            if (target.row[1], target.row[2]) in holders:
+                yield -1, "", (target.row[1], target.row[2])
+            return
+        for index, folder in enumerate(target.dirs):
+            if folder.ino in inodes and (folder.dev, folder.ino) in holders:
+                yield index, "", (folder.dev, folder.ino)
+            for place, row in enumerate(folder.rows):
+                if row[2] in inodes and (row[1], row[2]) in holders:
+                    yield index, folder.entries()[place], (row[1], row[2])
 
     def hidden(self) -> tuple[str, ...]:
         """A sentence when processes could not be looked into."""

@@ -74,6 +74,32 @@ class Batch:
             return False
         return True
 
+    def has(self, n: int, index: int, name: str) -> bool:
+        """Whether an entry of target ``n`` still lies in the batch: ``name`` in its folder ``index``, "" that folder.
+
+        ``index`` is -1 for a target that is no folder.
+        """
+        target = self.targets[n]
+        names = [str(n), *(target.where(index, name) if index >= 0 else [])]
+        if target.row is not None:
+            planned = (target.row[1], target.row[2])
+        elif name:
+            row = target.dirs[index].rows[target.dirs[index].entries().index(name)]
+            planned = (row[1], row[2])
+        else:
+            planned = (target.dirs[index].dev, target.dirs[index].ino)
+        try:
+            with self.folder(n) as fd:
+                parent = tree.open_below(fd, names[:-1])
+        except OSError:
+            return False
+        try:
+            return tree.key_of(os.stat(names[-1], dir_fd=parent, follow_symlinks=False)) == planned
+        except OSError:
+            return False
+        finally:
+            os.close(parent)
+
     def hold(self, n: int, reason: str, index: int = 0, name: str = "") -> None:
         """Note that something stays."""
         self.held.append(Held(paths.shown(self.targets[n].path_of(index, name)), reason))

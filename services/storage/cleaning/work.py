@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from services import atomic
@@ -173,7 +174,7 @@ class Cleaner:
         guards = Guards(self._store.workspace)
         for n in moved:
             place = f"{batch.folders[n]}/{n}"
-            reason = guards.user_of(batch.targets[n])
+            reason = guards.user_of(batch.targets[n], partial(batch.has, n))
             if mount := next((point for point in guards.mounts if system.below(point, place)), ""):
                 reason = f"Something was mounted in it meanwhile, at {paths.shown(mount[len(place) :] or mount)}."
             if reason:
@@ -337,11 +338,11 @@ class Cleaner:
         guards = Guards(self._store.workspace)
         self._report("delete", 0, note.files or 0)
         with contextlib.suppress(tree.Stopped):
-            for n, target in enumerate(batch.targets):
+            for n in range(len(batch.targets)):
                 if not batch.lies_there(n):
                     continue
                 place = f"{batch.folders[n]}/{n}"
-                reason = guards.user_of(target)
+                reason = guards.user_of(batch.targets[n], partial(batch.has, n))
                 if any(system.below(point, place) for point in guards.mounts):
                     reason = "Something is mounted in it."
                 if reason:

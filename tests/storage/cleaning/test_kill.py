@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +154,49 @@ def test_emptying(bed: Bed) -> None:
         assert not list((bed.workspace.state / "trash").iterdir())
 
     assert through(bed, prepare, check) > 4
+
+
+def test_an_inode_that_became_another_files_is_not_in_use(bed: Bed, tmp_path: Path) -> None:
+    """What a killed deleting had got to is gone; a process that opened a new file with such an inode holds nothing."""
+    bed.grow(1)
+    trashed(bed)
+    every = batches(bed.workspace)
+    planned = {row[2] for t in bed.store.stored(every[0][0]).targets for d in t.dirs for row in d.rows}
+    step = 0
+    while True:  # until it had deleted something
+        step += 1
+        if not bed.killed_at(step, lambda cleaner, _: cleaner.purge(every)):
+            pytest.fail("it was never killed while it deleted")
+        left = {e.stat(follow_symlinks=False).st_ino for e in _below(bed.workspace.state / "trash")}
+        if planned - left:
+            break
+    files = [open(tmp_path / f"new{n}", "wb") for n in range(500)]  # noqa: SIM115
+    reader, writer = os.pipe()
+    held = [file for file in files if os.fstat(file.fileno()).st_ino in planned - left]
+    if not held:
+        pytest.skip("this file system does not give a free inode number out again")
+    holder = os.fork()
+    if holder == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    for file in files:
+        file.close()
+    try:
+        bed.recover()
+        assert not batches(bed.workspace)
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+
+
+def _below(top: Path) -> Iterator[os.DirEntry[str]]:
+    for entry in os.scandir(top):
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry.path))
 
 
 def test_each_clean_up_is_in_the_history_once(bed: Bed) -> None:
