@@ -65,10 +65,41 @@ class Cleaning(msgspec.Struct, frozen=True):
 class Store(msgspec.Struct, frozen=True):
     """Where model files and the registry live."""
 
+    kind: Annotated[
+        Literal["folder", "drive", "bucket"],
+        Meta(description="folder: a plain or mounted folder; drive: Google Drive, signed in; bucket: S3, GCS, Azure."),
+    ] = "folder"
     path: Annotated[
         str, Meta(description="Folder of the store; relative to the workspace. A mounted Drive works too.")
     ] = ".hybrid/drive"
     root: Annotated[str, Meta(min_length=1, description="Root folder inside the store.")] = "Banking LLM"
+    url: Annotated[str, Meta(description='The bucket, when kind is "bucket": s3://NAME/PREFIX, gs://…, az://….')] = ""
+
+
+class Drive(msgspec.Struct, frozen=True):
+    """Google Drive: who we are to Google, and which of its folders is the store. See docs/drive-setup.md."""
+
+    client: Annotated[str, Meta(description="The OAuth client: the JSON file from Google's console.")] = (
+        "~/.config/hybrid-tui/client.json"
+    )
+    account: Annotated[
+        Literal["user", "adc", "service-account", "colab"],
+        Meta(description="Whose grant: yours by sign-in, Application Default Credentials, a service account, Colab's."),
+    ] = "user"
+    key: Annotated[str, Meta(description="A service account's key file, when account says so.")] = ""
+    scope: Annotated[
+        Literal["drive.file", "drive"],
+        Meta(description="drive.file: only what this OAuth client made; drive: everything, also models put by hand."),
+    ] = "drive.file"
+    root_id: Annotated[str, Meta(description="Id of the store's root folder; drive.init finds or makes it.")] = ""
+    shared_drive: Annotated[str, Meta(description="Id of a shared drive that holds the root; empty: My Drive.")] = ""
+    transfers: Annotated[int, Meta(ge=1, le=32, description="How many files travel at once.")] = 8
+    api: Annotated[str, Meta(description="Root address of the API; another one for proxies and tests.")] = (
+        "https://www.googleapis.com"
+    )
+    token_url: Annotated[str, Meta(description="Where tokens are had and renewed.")] = (
+        "https://oauth2.googleapis.com/token"
+    )
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -119,6 +150,7 @@ class Settings(msgspec.Struct, frozen=True):
     cleaning: Cleaning = Cleaning()
     upkeep: Upkeep = Upkeep()
     store: Store = Store()
+    drive: Drive = Drive()
     model: Model = Model()
     inference: Inference = Inference()
     panel: Panel = Panel()

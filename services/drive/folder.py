@@ -8,7 +8,9 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +18,20 @@ from typing import BinaryIO, TypeVar
 
 from services import atomic
 from services.drive import claims
-from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, StoreStatus, parts
+from services.drive.errors import Corrupted
+from services.drive.store import (
+    INCOMING,
+    TRASH,
+    Copied,
+    Entry,
+    OnBytes,
+    Source,
+    Store,
+    Stored,
+    StoreStatus,
+    Wanted,
+    parts,
+)
 from services.errors import BadInput, HybridError, StoreUnreachable
 
 _BLOCK = 1 << 20
@@ -110,12 +125,12 @@ class FolderStore(Store):
         """See ``Store.stat``."""
         file = self._at(path)
 
-        def stat() -> Entry | None:
+        def look() -> Entry | None:
             if not file.exists():
                 return None
             return Entry(file.name, file.is_dir(), 0 if file.is_dir() else file.stat().st_size)
 
-        return await self._run(str(file), stat)
+        return await self._run(str(file), look)
 
     async def make_folders(self, paths: Sequence[str]) -> None:
         """See ``Store.make_folders``."""
@@ -127,7 +142,9 @@ class FolderStore(Store):
 
         await self._run(str(self.root), make, write=True)
 
-    async def put_files(self, sources: Sequence[Source], folder: str, on_bytes: OnBytes) -> tuple[Copied, ...]:
+    async def put_files(
+        self, sources: Sequence[Source], folder: str, on_bytes: OnBytes, *, replace: bool = False
+    ) -> tuple[Copied, ...]:
         """See ``Store.put_files``. One thread copies; it looks for cancellation at every block of 1 MiB."""
         target = self._at(folder)
         stop = threading.Event()
@@ -137,18 +154,54 @@ class FolderStore(Store):
             loop.call_soon_threadsafe(on_bytes, n, path)
 
         def copy() -> tuple[Copied, ...]:
-            done = tuple(_copy(Path(s.local), target.joinpath(*parts(s.path)), s, told, stop) for s in sources)
+            done = tuple(_put(s, target, told, stop, replace) for s in sources)
             for made in {target.joinpath(*parts(s.path)).parent for s in sources} | {target}:
                 atomic.sync_directory(made)
             return done
 
-        work = asyncio.ensure_future(self._run(str(target), copy, write=True))
+        return await self._stoppable(str(target), copy, stop, write=True)
+
+    async def files(self, folder: str) -> tuple[Stored, ...]:
+        """See ``Store.files``. Symbolic links are left out."""
+        top = self._at(folder)
+        return await self._run(str(top), lambda: tuple(sorted(_below(top), key=lambda f: f.path)))
+
+    async def get_files(self, wanted: Sequence[Wanted], folder: str, on_bytes: OnBytes) -> tuple[Copied, ...]:
+        """See ``Store.get_files``. One thread copies; it looks for cancellation at every block of 1 MiB."""
+        source = self._at(folder)
+        stop = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def told(n: int, path: str) -> None:
+            loop.call_soon_threadsafe(on_bytes, n, path)
+
+        def copy() -> tuple[Copied, ...]:
+            return tuple(_get(w, source.joinpath(*parts(w.path)), told, stop) for w in wanted)
+
+        return await self._stoppable(str(source), copy, stop)
+
+    async def trash(self, folder: str, paths: Sequence[str]) -> None:
+        """See ``Store.trash``: below ``.trash`` in the store's root, under the moment and the old path."""
+        source = self._at(folder)
+        place = self.root / TRASH / time.strftime("%Y%m%d-%H%M%S") / uuid.uuid4().hex[:4] / folder
+
+        def move() -> None:
+            for path in paths:
+                target = place.joinpath(*parts(path))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.joinpath(*parts(path)).rename(target)
+
+        await self._run(str(source), move, write=True)
+
+    async def _stoppable(self, where: str, work: Callable[[], T], stop: threading.Event, *, write: bool = False) -> T:
+        """Run ``work`` in a thread; when cancelled, set ``stop`` and wait until the thread has seen it."""
+        task = asyncio.ensure_future(self._run(where, work, write=write))
         try:
-            return await asyncio.shield(work)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             stop.set()
             with contextlib.suppress(HybridError):
-                await work
+                await task
             raise
 
     async def rename(self, path: str, to: str) -> bool:
@@ -302,6 +355,44 @@ def _write_flushed(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _below(top: Path) -> Iterator[Stored]:
+    for at, _, names in os.walk(top):
+        for name in names:
+            path = Path(at, name)
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    relative = path.relative_to(top).as_posix()
+                    yield Stored(relative, status.st_size, modified=status.st_mtime)
+
+
+def _put(source: Source, folder: Path, told: OnBytes, stop: threading.Event, replace: bool) -> Copied:
+    target = folder.joinpath(*parts(source.path))
+    if not replace:
+        return _copy(Path(source.local), target, source, told, stop)
+    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        copied = _copy(Path(source.local), beside, source, told, stop)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return copied
+
+
+def _get(wanted: Wanted, source: Path, told: OnBytes, stop: threading.Event) -> Copied:
+    """Copy beside the local place, compare, then rename onto it."""
+    local = Path(wanted.local)
+    part = local.with_name(local.name + ".part")
+    part.unlink(missing_ok=True)
+    copied = _copy(source, part, Source(str(source), wanted.path, wanted.size), told, stop)
+    if wanted.sha256 and copied.sha256 != wanted.sha256:
+        part.unlink()
+        raise Corrupted(f"{source} is not what its checksum says.", hint="Push it again from where it is whole.")
+    part.replace(local)
+    atomic.sync_directory(local.parent)
+    return copied
 
 
 def _copy(source: Path, target: Path, listed: Source, told: OnBytes, stop: threading.Event) -> Copied:

@@ -17,6 +17,8 @@ from services.errors import BadInput
 
 INCOMING = "models/finetuned/.incoming"  # where a version's bytes lie until its record is written
 
+TRASH = ".trash"  # where a folder keeps what was thrown away; Drive has a trash of its own
+
 OnBytes = Callable[[int, str], None]
 
 
@@ -42,6 +44,33 @@ class Copied(msgspec.Struct, frozen=True):
     path: str
     size: int
     sha256: str
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A file that lies in the store, by its path below the folder that was asked for. ``size`` in bytes.
+
+    ``sha256`` and ``md5`` (hex) are what the store knows without reading the bytes, else "". ``modified`` is Unix time.
+    ``settled`` is False while a mount has not yet confirmed that the bytes have reached Drive. ``skipped`` says why it
+    can't be fetched (a Google Doc, a duplicate name, a shortcut that leads nowhere), else "".
+    """
+
+    path: str
+    size: int
+    sha256: str = ""
+    md5: str = ""
+    modified: float = 0.0
+    settled: bool = True
+    skipped: str = ""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A file of the store to be fetched: ``path`` below the folder, ``local`` where to. Known size and sha256 (hex)
+    are checked, "" when unknown."""
+
+    path: str
+    local: str
+    size: int
+    sha256: str = ""
 
 
 class StoreStatus(msgspec.Struct, frozen=True):
@@ -126,12 +155,32 @@ class Store(ABC):
         """Create folders (and parents) that are missing."""
 
     @abstractmethod
-    async def put_files(self, sources: Sequence[Source], folder: str, on_bytes: OnBytes) -> tuple[Copied, ...]:
-        """Copy ``sources`` below ``folder``, read each back and compare its sha256 with what was read from the source.
+    async def put_files(
+        self, sources: Sequence[Source], folder: str, on_bytes: OnBytes, *, replace: bool = False
+    ) -> tuple[Copied, ...]:
+        """Copy ``sources`` below ``folder`` and verify each by its sha256 against what was read from the source.
 
-        ``on_bytes(n, path)`` is called from the loop's thread as bytes arrive. Raises HybridError when a source changed
-        meanwhile or a copy differs. Cancelling stops within a block and leaves what was copied.
+        A file that is there already is an error, or with ``replace`` becomes the new one, whole. ``on_bytes(n, path)``
+        is called from the loop's thread as bytes arrive; a negative n takes back what must be sent again. Raises
+        HybridError when a source changed meanwhile or a copy differs. Cancelling stops within a block and leaves what
+        was copied; the next call goes on from there where the store can.
         """
+
+    @abstractmethod
+    async def files(self, folder: str) -> tuple[Stored, ...]:
+        """Every file below ``folder``, at any depth, by path; empty when there is no such folder."""
+
+    @abstractmethod
+    async def get_files(self, wanted: Sequence[Wanted], folder: str, on_bytes: OnBytes) -> tuple[Copied, ...]:
+        """Fetch files of ``folder`` to their local places: whole, verified, atomically, or not at all.
+
+        Parts that came lie beside as ``.part`` until then and are gone on from, also by another process. Raises
+        Corrupted when bytes differ from their checksum, HybridError when the disk is full.
+        """
+
+    @abstractmethod
+    async def trash(self, folder: str, paths: Sequence[str]) -> None:
+        """Move files below ``folder`` to the store's trash, from where a person can bring them back."""
 
     @abstractmethod
     async def rename(self, path: str, to: str) -> bool:
