@@ -51,6 +51,7 @@ class Vault:
         self.name = f"google-{hashlib.sha256(client_id.encode()).hexdigest()[:12]}"
         self.folder = folder or config_folder()
         self.path = self.folder / f"{self.name}.json"
+        self.pending = self.folder / f"{self.name}.pending"
 
     def read(self) -> Grant | None:
         """The grant, None when there is none or it can't be made sense of. A file others could read is closed first."""
@@ -72,7 +73,7 @@ class Vault:
         if ring is not None:
             self.path.unlink(missing_ok=True)
             return self.place()
-        self._make_folder()
+        self.make_folder()
         atomic.write_bytes(self.path, data, mode=0o600)
         return self.place()
 
@@ -83,7 +84,8 @@ class Vault:
             with contextlib.suppress(Exception):  # keyring's own error when there is no such entry
                 ring.delete_password(_SERVICE, self.name)
         self.path.unlink(missing_ok=True)
-        for left in self.folder.glob(f".{self.path.name}.*.tmp"):
+        self.pending.unlink(missing_ok=True)
+        for left in self.folder.glob(f".{self.name}.*.tmp"):
             left.unlink(missing_ok=True)
 
     def place(self) -> str:
@@ -98,7 +100,7 @@ class Vault:
         Who waits longer than 20 s (the other was stopped) goes on without: writes are atomic, so nothing breaks.
         """
         try:
-            self._make_folder()
+            self.make_folder()
             fd = os.open(self.folder / f"{self.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:  # a home that can't be written: there is nothing to write either
             yield
@@ -109,7 +111,8 @@ class Vault:
         finally:
             os.close(fd)
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """Create the folder, closed to others. Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.folder.stat().st_mode & 0o077:
             self.folder.chmod(0o700)
