@@ -120,8 +120,8 @@ async def _by_browser(ctx: Context, params: LoginParams, scope: str) -> LoginRes
         _say(ctx, "Open this page in a browser and agree:", sign_in.address)
         if asks:
             _say(ctx, "If the browser ends at an error (it runs on another machine), paste its address line here.")
-        if listen and not params.no_browser and _has_browser():
-            await in_thread(lambda: _open(sign_in.address))
+        if listen and not params.no_browser and has_browser():
+            await in_thread(lambda: open_page(sign_in.address))
         asking = asyncio.create_task(_ask(ctx, sign_in)) if asks else None
         try:
             while True:
@@ -292,12 +292,13 @@ def _say(ctx: Context, *lines: str) -> None:
         ctx.report(Progress("sign in", note=line))
 
 
-def _has_browser() -> bool:
+def has_browser() -> bool:
     """Only where a page would open in a window: a text browser would take over the terminal."""
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def _open(address: str) -> None:
+def open_page(address: str) -> None:
+    """Show ``address`` in the user's browser. Blocks for a moment."""
     import webbrowser
 
     webbrowser.open(address)
