@@ -12,7 +12,7 @@ PREFIX = "https://www.googleapis.com/auth/"
 """What Google's names of scopes begin with; "drive.file" is the rest."""
 
 MEANING = {
-    "drive.file": "only files that this OAuth client's project made or that you opened with it",
+    "drive.file": "only files that this OAuth client made, or that were opened with it",
     "drive": "every file of the account, also models put there by hand",
 }
 
