@@ -131,8 +131,8 @@ class SignIn:
             "redirect_uri": self.attempt.redirect,
         }
         grant = await endpoints.exchange(self.settings, self.client, self.attempt.scope, form)
-        if grant == "invalid_grant":
-            raise BadInput("Google did not take that code: it is incomplete, used already or too old.", hint=_PASTE)
+        if grant in ("invalid_grant", "redirect_uri_mismatch"):  # the latter: a code of another sign-in
+            raise BadInput("Google did not take that code: incomplete, used, old or another sign-in's.", hint=_PASTE)
         if isinstance(grant, str):
             raise words.refused(grant, self.settings.token_url)
         await keep(self.vault, grant)

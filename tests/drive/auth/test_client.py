@@ -29,7 +29,7 @@ def test_a_desktop_and_a_web_client(tmp_path: Path) -> None:
     assert SECRET not in repr(desktop)
     assert _redirect(desktop, 0) == ("", 0) and _redirect(desktop, 99) == ("", 99)
     assert _redirect(web, 0) == ("http://localhost:8765/in", 8765)
-    with pytest.raises(BadInput, match="no redirect address on 127.0.0.1 with port 9"):
+    with pytest.raises(BadInput, match=r"no redirect address on 127\.0\.0\.1 with port 9"):
         _redirect(web, 9)
 
 
