@@ -120,8 +120,8 @@ async def _by_browser(ctx: Context, params: LoginParams, scope: str) -> LoginRes
         _say(ctx, "Open this page in a browser and agree:", sign_in.address)
         if asks:
             _say(ctx, "If the browser ends at an error (it runs on another machine), paste its address line here.")
-        if listen and not params.no_browser and has_browser():
-            await in_thread(lambda: open_page(sign_in.address))
+        opens = listen and not params.no_browser and has_browser()
+        opening = asyncio.create_task(in_thread(lambda: open_page(sign_in.address))) if opens else None
         asking = asyncio.create_task(_ask(ctx, sign_in)) if asks else None
         try:
             while True:
@@ -132,8 +132,9 @@ async def _by_browser(ctx: Context, params: LoginParams, scope: str) -> LoginRes
                         raise
                     _say(ctx, f"{error} {error.hint}")
         finally:
-            if asking is not None:
-                asking.cancel()
+            for task in (opening, asking):
+                if task is not None:
+                    task.cancel()
 
 
 async def _ask(ctx: Context, sign_in: SignIn) -> None:
@@ -170,7 +171,11 @@ async def _resumed(ctx: Context, code: str) -> LoginResult:
 
     sign_in = pending.resume(ctx.workspace)
     sign_in.paste(await in_thread(sys.stdin.readline) if code == "-" else code)
-    grant = await sign_in.result()
+    try:
+        grant = await sign_in.result()
+    except SignInNeeded:
+        pending.forget(ctx.workspace)
+        raise
     pending.forget(ctx.workspace)
     return _signed_in(grant, await in_thread(sign_in.vault.place))
 
@@ -298,7 +303,9 @@ def has_browser() -> bool:
 
 
 def open_page(address: str) -> None:
-    """Show ``address`` in the user's browser. Blocks for a moment."""
-    import webbrowser
+    """Show ``address`` in the user's browser. Blocks while that starts; some print, and our output is not theirs."""
+    import subprocess
 
-    webbrowser.open(address)
+    null = subprocess.DEVNULL
+    command = [sys.executable, "-m", "webbrowser", address]
+    subprocess.run(command, stdin=null, stdout=null, stderr=null, start_new_session=True, check=False)

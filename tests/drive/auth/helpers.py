@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from hybrid_tui import cli
 from services import workspace as workspaces
 from services.drive.auth.tokens import in_thread
 from services.workspace import Workspace
@@ -72,8 +75,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
 
 
-def run(box: Workspace, *words: str, typed: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end without a terminal."""
-    return subprocess.run(
-        command(box, *words), input=typed, capture_output=True, text=True, timeout=60, env={**environment(), **more}
-    )
+def run(box: Workspace, *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """The same to its end without a terminal, in this process."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.stdin
+    sys.stdin = io.StringIO(typed)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main(["--workspace", str(box.root), "--run", *words])
+    finally:
+        sys.stdin = before
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

@@ -166,7 +166,7 @@ async def test_no_secret_in_errors_and_logs(
     token = await tokens.token()
     for fault in (
         {"status": 400, "reason": "invalid_grant"},
-        {"status": 500},
+        {"status": 403},
         {"drop_response_at": 3},
         {"truncate_at": 20},
         {"corrupt_at": 1},
