@@ -20,8 +20,6 @@ from services.drive.auth.vault import Grant, Vault
 from services.drive.errors import SignInNeeded
 from services.errors import BadInput, StoreUnreachable
 
-_Scope = Literal["", "drive.file", "drive"]
-
 
 class LoginParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to sign in."""
@@ -33,7 +31,9 @@ class LoginParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "paste: pasted only; device: a code typed at Google on another device (scope drive.file)."
         ),
     ] = "auto"
-    scope: Annotated[_Scope, Meta(description="drive.file or drive; else [drive] scope of the settings.")] = ""
+    scope: Annotated[
+        Literal["settings", "drive.file", "drive"], Meta(description="settings: what [drive] scope says.")
+    ] = "settings"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of 127.0.0.1 for the answer; 0: any free one.")] = 0
     no_browser: Annotated[bool, Meta(description="Only print the address, open no browser.")] = False
     code: Annotated[str, Meta(description="Ends flow=paste begun before: the address or the code; -: read it.")] = ""
@@ -99,7 +99,7 @@ async def login(ctx: Context, params: LoginParams) -> LoginResult | Plan:
     settings = ctx.workspace.settings.drive
     if settings.account != "user":
         return await _machines(ctx)
-    scope = params.scope or settings.scope
+    scope = settings.scope if params.scope == "settings" else params.scope
     if ctx.dry_run:
         client = read_client(client_path(ctx.workspace))
         summary = f"Ask Google for the scope {scope} and keep the sign-in in {await in_thread(Vault(client.id).place)}."

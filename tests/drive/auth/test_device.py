@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from services.context import Context, Progress
+from services.drive.auth.actions import LoginParams, LoginResult, login
 from services.drive.auth.device import DeviceSignIn
 from services.drive.auth.vault import Vault
 from services.drive.errors import SignInNeeded
@@ -94,6 +96,19 @@ async def test_expired_at_google_and_by_our_clock(tv_box: Workspace, drive_serve
     late.ends = 0
     with pytest.raises(SignInNeeded, match="not typed at Google in time"):
         await late.result()
+
+
+async def test_the_command_tells_address_and_code(tv_box: Workspace, tv: Account, drive_server: DriveServer) -> None:
+    drive_server.call("settings", device_interval=0)
+    told: list[str] = []
+
+    def heard(progress: Progress) -> None:
+        told.append(progress.note)
+        assert drive_server.call("device", user_code=progress.note.split()[-1], email=tv.email)["known"]
+
+    result = await login(Context(tv_box, heard), LoginParams(flow="device"))
+    assert isinstance(result, LoginResult) and result.state == "signed in"
+    assert len(told) == 1 and f"open {drive_server.url}/device and type the code" in told[0]
 
 
 async def test_a_desktop_client_may_not(box: Workspace) -> None:
