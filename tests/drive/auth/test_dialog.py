@@ -12,6 +12,7 @@ from textual.widgets import Input, Static
 
 from hybrid_tui import keymap
 from hybrid_tui.sign_in import SignInDialog
+from services.context import Context
 from services.drive.auth.vault import Vault
 from services.workspace import Workspace
 from tests.drive.auth.helpers import address_line, browse
@@ -22,9 +23,9 @@ from tests.panel.helpers import until
 class Bench(App[None]):
     """Pushes the dialog and keeps what it ended with."""
 
-    def __init__(self, box: Workspace) -> None:
+    def __init__(self, box: Workspace, *, read_only: bool = False) -> None:
         super().__init__()
-        self.dialog = SignInDialog(box, keys=keymap.bindings("dialog"))
+        self.dialog = SignInDialog(Context(box, read_only=read_only), keys=keymap.bindings("dialog"))
         self.ended: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
 
     def on_mount(self) -> None:
@@ -101,3 +102,10 @@ async def test_without_a_client_it_says_what_to_do(box: Workspace) -> None:
     async with bench.run_test() as pilot:
         await says(bench, pilot, "There is no OAuth client at")
         assert "docs/drive-setup.md" in shown(bench, "#sign-in-state")
+
+
+async def test_a_read_only_panel_signs_nobody_in(box: Workspace) -> None:
+    bench = Bench(box, read_only=True)
+    async with bench.run_test() as pilot:
+        await says(bench, pilot, "read-only")
+        assert bench.dialog.sign_in is None
