@@ -9,6 +9,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -64,7 +65,7 @@ class Uploads:
         with contextlib.ExitStack() as stack:
             try:
                 entry = stack.enter_context(self._journal.entry(local, parent, name, replace))
-                one = _One(self, source, entry, name, parent, replace, on_bytes)
+                one = _One(self, source, entry, name, parent, replace, on_bytes, threads)
                 return await one.upload()
             finally:
                 await source.close()
@@ -74,9 +75,18 @@ class _One:
     """One file on its way up."""
 
     def __init__(
-        self, uploads: Uploads, source: Source, entry: Entry, name: str, parent: str, replace: str, on_bytes: OnBytes
+        self,
+        uploads: Uploads,
+        source: Source,
+        entry: Entry,
+        name: str,
+        parent: str,
+        replace: str,
+        on_bytes: OnBytes,
+        threads: Threads,
     ) -> None:
         self._up = uploads
+        self._threads = threads
         self._http = uploads.http
         self._source = source
         self._entry = entry
@@ -97,17 +107,17 @@ class _One:
         for _ in range(_FRESH_STARTS):
             try:
                 file = await (self._small() if self._source.size <= SMALL else self._large())
-                if await self._same(file):
+                if await self._arrived(file):
                     return self._finished(file)
-                await self._drop(file)
-            except _Gone:
-                pass
+                self._note(id="", address="")
+            except _Gone:  # under the same id: should the file be there after all, Drive will say so
+                self._note(id=self._noted.id, address="")
             except DriveRefused as refusal:
                 if refusal.status != 409 or self._replace:
                     raise
                 if (found := await self._there()) is not None:
                     return self._finished(found)
-            self._note(id="", address="")
+                self._note(id="", address="")
             self._show(0)
         raise Corrupted(
             f"{self._source.path} did not arrive on Google Drive as it is, in {_FRESH_STARTS} tries.",
@@ -157,11 +167,17 @@ class _One:
         self._note(id=file.id, address="", sha256=file.sha256)
         return file
 
-    async def _drop(self, file: DriveFile) -> None:
-        """Remove a copy that arrived corrupted; a file that was replaced is sent again instead."""
-        self._http.stats.last_trouble = f"{self._what}: the bytes arrived corrupted"
-        if not self._replace:
-            await self._up.delete(file.id)
+    async def _arrived(self, file: DriveFile) -> bool:
+        """Whether it arrived as it is; else the copy is removed. One that was replaced is sent again instead."""
+        whole = False
+        try:
+            whole = await self._same(file) or await self._there() is not None  # it may be the answer that is corrupted
+            if not whole:
+                self._http.stats.last_trouble = f"{self._what}: the bytes arrived corrupted"
+        finally:  # also when the local file changed meanwhile: then what arrived is a mixture
+            if not whole and not self._replace:
+                await self._up.delete(self._noted.id)
+        return whole
 
     # small: one request
 
@@ -255,7 +271,7 @@ class _One:
                 raise StoreUnreachable(
                     f"Google Drive opened no upload session; {self._what} can't begin.", hint="Check [drive] api."
                 )
-            self._note(id=self._noted.id, address=address)
+            await self._threads.run(partial(self._note, id=self._noted.id, address=address))  # flushes to the disk
             return
 
     async def _probe(self) -> int | DriveFile:
