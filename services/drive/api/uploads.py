@@ -26,7 +26,7 @@ from services.drive.errors import Corrupted, DriveRefused
 from services.errors import StoreUnreachable
 
 PATH = "/upload/drive/v3/files"
-SMALL = 4 << 20  # up to here one request; a session would be one more
+SMALL = 2 << 20  # up to here one request, sent anew when it breaks; a session costs one request more
 _STEP = 256 << 10  # chunks of a session are multiples of this
 _FIRST, _LEAST, _MOST = 8 << 20, 1 << 20, 256 << 20  # bytes of a chunk
 _SECONDS = 10.0  # what a chunk should take
@@ -197,7 +197,7 @@ class _One:
                     units=EDIT,
                     params=query("multipart"),
                     headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-                    body=lambda body=body: body,  # type: ignore[misc]
+                    body=body.armed,
                     create=not self._replace,
                 )
                 return wire.decode(answer.body, wire.File).file()
@@ -296,7 +296,7 @@ class _One:
                 what=self._what,
                 units=0,
                 headers={"Content-Range": content_range, "Content-Type": "application/octet-stream"},
-                body=body if isinstance(body, bytes) else lambda: body,
+                body=body if isinstance(body, bytes) else body.armed,
                 ok=(200, 201, 308),
             )
         except DriveRefused as refusal:
