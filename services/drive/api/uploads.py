@@ -40,7 +40,7 @@ class _Gone(Exception):
 
 
 class Uploads:
-    """Sends files. ``get`` looks a file up by id, ``new_id`` makes one, ``delete`` removes a corrupted copy of ours."""
+    """Sends files. ``get``: a file by its id; ``delete`` and ``trash`` remove a copy of ours that arrived corrupted."""
 
     def __init__(
         self,
@@ -50,11 +50,13 @@ class Uploads:
         get: Get,
         new_id: Callable[[], Awaitable[str]],
         delete: Callable[[str], Awaitable[None]],
+        trash: Callable[[str], Awaitable[None]],
     ) -> None:
         self.http = http
         self.get = get
         self.new_id = new_id
         self.delete = delete
+        self.trash = trash
         self._journal = journal
         self._threads = threads
 
@@ -104,6 +106,8 @@ class _One:
             self._noted = noted
             if (file := await self._there()) is not None:
                 return self._finished(file)
+            if noted.sha256:  # it had arrived, and was changed or trashed since: that one is let alone
+                self._note(id="", address="")
         for _ in range(_FRESH_STARTS):
             try:
                 file = await (self._small() if self._source.size <= SMALL else self._large())
@@ -117,6 +121,8 @@ class _One:
                     raise
                 if (found := await self._there()) is not None:
                     return self._finished(found)
+                if await self._up.get(self._noted.id) is not None:  # our own earlier try, which arrived corrupted
+                    await self._up.trash(self._noted.id)
                 self._note(id="", address="")
             self._show(0)
         raise Corrupted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,7 @@ async def fetch(bench: Bench, id: str, name: str = "model.bin") -> Path:
     local = bench.place / "down" / name
     await client.download(await found(client, id), local, bench.on_bytes)
     assert [path.name for path in local.parent.iterdir()] == [name]
-    assert not [p for p in (bench.place / "state/downloads").iterdir()]
+    assert not list((bench.place / "state/downloads").iterdir())
     return local
 
 
@@ -200,7 +199,7 @@ async def test_a_download_quota_is_said_at_once(bench: Bench) -> None:
 async def test_a_full_disk_is_said_before_anything_is_fetched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     id, _ = bench.remote("model.bin", 3 * MB)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=65 * MB))
-    with pytest.raises(HybridError, match="has .* free"):
+    with pytest.raises(HybridError, match=r"has .* free"):
         await fetch(bench, id)
     assert bench.paths("GET", MEDIA) == 0
 
@@ -237,7 +236,7 @@ async def test_a_link_in_place_of_the_part_is_not_followed(bench: Bench) -> None
         id, _ = bench.remote(name, size)
         part = bench.place / f"down/{name}.part"
         part.parent.mkdir(exist_ok=True)
-        os.symlink(victim, part)
+        part.symlink_to(victim)
         client = bench.client()
         with pytest.raises(HybridError):
             await client.download(await found(client, id), bench.place / "down" / name, bench.on_bytes)

@@ -187,6 +187,27 @@ async def test_one_file_is_sent_once_at_a_time(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [200 * KB, 3 * MB])
+async def test_a_corrupted_copy_whose_reply_was_lost_is_not_left_beside_the_right_one(bench: Bench, size: int) -> None:
+    local = bench.file("model.bin", size)
+    last = SESSION if size > MB else "multipart"
+    bench.server.fault(path=last, corrupt_stored=5, lose_reply=True, after=2 if size > MB else 0)
+    bench.server.fault(path=SESSION, forget_session=True, after=3)
+    file = await bench.client().upload(local, "model.bin", bench.folder, bench.on_bytes)
+    (held,) = (one for one in bench.server.named("model.bin") if not one.trashed)
+    assert (held.id, held.read()) == (file.id, local.read_bytes())
+
+
+async def test_what_somebody_changed_on_drive_since_is_let_alone(bench: Bench) -> None:
+    local = bench.file("model.bin", 2000)
+    client = bench.client()
+    first = await client.upload(local, "model.bin", bench.folder, bench.on_bytes)
+    await client.replace(first.id, b"by hand")
+    second = await client.upload(local, "model.bin", bench.folder, bench.on_bytes)
+    assert second.id != first.id
+    assert await client.read(first.id) == b"by hand"
+
+
+@pytest.mark.parametrize("size", [200 * KB, 3 * MB])
 async def test_a_copy_that_is_always_corrupted_is_refused_and_not_left(bench: Bench, size: int) -> None:
     bench.server.fault(path=SESSION if size > MB else "multipart", corrupt_stored=5, times=0)
     with pytest.raises(Corrupted):
