@@ -78,18 +78,22 @@ async def _multipart(state: State, view: View, request: Request, target: str) ->
 
 
 def _parts(body: bytes, kind: str) -> tuple[bytes, bytes, str]:
-    """Metadata, content and the content's type of a multipart/related body. Raises ApiError 400."""
+    """Metadata, content and the content's type of a multipart/related body. Raises ApiError 400.
+
+    Lines end as the first one does: google-api-python-client writes bare line feeds.
+    """
     match = re.search(r'boundary="?([^";]+)"?', kind)
     if match is None or not kind.lower().startswith("multipart/"):
         raise ApiError(400, "badContent", "Unsupported content with type: " + kind)
     mark = b"--" + match.group(1).encode()
-    pieces = (b"\r\n" + body).split(b"\r\n" + mark)
+    end = b"\n" if body.lstrip().startswith(mark + b"\n") else b"\r\n"
+    pieces = (end + body.lstrip()).split(end + mark)
     if len(pieces) != 4 or not pieces[3].startswith(b"--"):
         raise ApiError(400, "badRequest", "Malformed multipart body.")
     parsed = []
     for piece in pieces[1:3]:
-        head, _, content = piece.partition(b"\r\n\r\n")
-        parsed.append((BytesHeaderParser().parsebytes(head.lstrip() + b"\r\n\r\n"), content))
+        head, _, content = piece.partition(end + end)
+        parsed.append((BytesHeaderParser().parsebytes(head.lstrip() + end + end), content))
     return parsed[0][1], parsed[1][1], parsed[1][0].get("Content-Type", "")
 
 
