@@ -87,8 +87,12 @@ async def list_files(state: State, request: Request) -> Answer:
         found = [state.items.by_id[id] for id in state.pages[token] if id in state.items.by_id]
     else:
         found = _found(state, view, request)
+    if request.trouble.incomplete:
+        found = found[::2]
+    if request.trouble.page_at_most is not None:
+        size = min(size, request.trouble.page_at_most)
     page, rest = found[:size], found[size:]
-    body: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": False}
+    body: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": request.trouble.incomplete}
     if rest:
         following = "~!!~" + secrets.token_urlsafe(48)
         state.pages[following] = [item.id for item in rest]
