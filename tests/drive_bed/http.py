@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from tests.drive_bed.messages import Answer, Broken, Request, Trouble
 from tests.drive_bed.sending import send_body
 
-_BUFFER = 256 * 1024
+_BUFFER = 1 << 20
 _MAX_HEAD = 64 * 1024
 _DRAIN = 8 << 20  # an unread request body up to this is read off so that the connection can go on
 
