@@ -110,13 +110,15 @@ def _found(state: State, view: View, request: Request) -> list[Item]:
     drive = request.query.get("driveId") or request.query.get("teamDriveId") or ""
     with_drives = flag(request, "includeItemsFromAllDrives", "includeTeamDriveItems") and all_drives(request)
     _check_corpora(state, view, request, drive)
-    if asked.parents is None:
+    if request.trouble.stale:
+        pool = state.items.as_of(state.items.now() - request.trouble.stale)
+    elif asked.parents is None:
         pool = list(state.items.by_id.values())
     else:
         parents = {account.root if id == "root" else id for id in asked.parents}
         pool = [item for parent in sorted(parents) for item in state.items.within(parent)]
     found: dict[str, Item] = {}
-    for item in pool if not request.trouble.stale else _as_it_was(state, request, pool):
+    for item in pool:
         if drive and item.drive != drive:
             continue
         if state.visible(view, item, with_drives) and not (item.root and item.drive) and asked.test(scene, item):
@@ -137,13 +139,6 @@ def _check_corpora(state: State, view: View, request: Request, drive: str) -> No
     known = state.items.drives.get(drive)
     if known is None or view.me not in known.members:
         raise ApiError(404, "notFound", f"Shared drive not found: {drive}", location="driveId")
-
-
-def _as_it_was(state: State, request: Request, pool: list[Item]) -> list[Item]:
-    """The items as they were some seconds ago: new ones are missing, deleted and moved ones still there."""
-    then = state.items.now() - request.trouble.stale
-    everything = [*state.items.by_id.values(), *state.items.gone.values()]
-    return [old for item in everything if (old := state.items.at(item, then)) is not None]
 
 
 def _ordered(found: list[Item], order: str) -> list[Item]:

@@ -60,10 +60,15 @@ async def _main(port: int, folder: Path, until_eof: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if until_eof:
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 1) or stop.set())
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _watch, stop)
     print(json.dumps({"url": f"http://127.0.0.1:{bound}", "port": bound, "folder": str(folder)}), flush=True)
     await stop.wait()
     await listener.stop()
+
+
+def _watch(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1):
+        stop.set()
 
 
 def main() -> int:

@@ -139,7 +139,7 @@ class State:
         """Raise ApiError 403 when ``size`` more bytes don't fit, ``instead`` of those there."""
         if drive or account.limit is None:
             return
-        if self.items.used(account.email)[0] - instead + size > account.limit and size:
+        if self.items.usage.get(account.email, 0) - instead + size > account.limit and size:
             raise ApiError(403, "storageQuotaExceeded")
 
 
