@@ -64,6 +64,12 @@ async def test_google_has_other_shapes_of_errors(call: Raw, drive_server: DriveS
     assert (await call("POST", "/token", data=b"")).json["error"] == "internal_failure"
 
 
+async def test_two_spellings_of_one_reason(call: Raw, drive_server: DriveServer) -> None:
+    drive_server.fault(path="/files", status=403, reason="rateLimitExceeded")
+    error = (await call("GET", "/drive/v3/files")).json["error"]
+    assert (error["errors"][0]["reason"], error["details"][0]["reason"]) == ("rateLimitExceeded", "RATE_LIMIT_EXCEEDED")
+
+
 async def test_incomplete_and_short_pages(call: Raw, drive_server: DriveServer) -> None:
     for n in range(4):
         await call.put(f"f{n}", b"")

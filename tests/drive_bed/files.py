@@ -63,7 +63,10 @@ async def generate_ids(state: State, request: Request) -> Answer:
     if request.query.get("space", "drive") != "drive":
         raise invalid("space")
     ids = [new_id() for _ in range(count)]
-    state.items.ids.update(dict.fromkeys(ids, view.me))
+    kind = request.query.get("type", "files")
+    if kind not in ("files", "shortcuts"):
+        raise invalid("type")
+    state.items.ids.update(dict.fromkeys(ids, (view.me, kind)))
     body: dict[str, Any] = {"kind": "drive#generatedIds", "space": "drive", "ids": ids}
     return as_json(fields.cut(body, fields.parse(request.query.get("fields") or "*")))
 

@@ -104,7 +104,7 @@ class Items:
         self.gone: dict[str, Item] = {}
         self.drives: dict[str, SharedDrive] = {}
         self.log: list[Changed] = []
-        self.ids: dict[str, str] = {}  # generated and not yet used: id → account
+        self.ids: dict[str, tuple[str, str]] = {}  # generated and not yet used: id → account, "files" or "shortcuts"
         self.usage: dict[str, int] = {}  # bytes of an account's own files, the trash's too
         self._clock = itertools.count(1)
         self._last = 0.0
@@ -198,6 +198,9 @@ class Items:
             if parent not in item.parents:
                 item.parents.append(parent)
                 self.children.setdefault(parent, {})[item.id] = item
+                self._account_for(item, -item.size)
+                item.drive = self.by_id[parent].drive
+                self._account_for(item, item.size)
 
     def delete(self, item: Item) -> None:
         """Delete for good, with everything below."""

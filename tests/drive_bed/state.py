@@ -140,7 +140,8 @@ class State:
         if drive or account.limit is None:
             return
         if self.items.usage.get(account.email, 0) - instead + size > account.limit and size:
-            raise ApiError(403, "storageQuotaExceeded")
+            message = "Service Accounts do not have storage quota. Leverage shared drives instead."
+            raise ApiError(403, "storageQuotaExceeded", message if account.service else "")
 
 
 def flag(request: Request, *names: str) -> bool:
