@@ -22,7 +22,10 @@ UNITS = {"get": 5, "list": 100, "edit": 50, "download": 200}
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """One request as it went: ``bytes_in`` and ``bytes_out`` of bodies, ``units`` of quota, ``faults`` that struck."""
+    """One request as it went: ``bytes_in`` and ``bytes_out`` of bodies, ``units`` of quota, ``faults`` that struck.
+
+    ``status`` is 0 when the connection broke before there was an answer.
+    """
 
     n: int
     at: float
