@@ -92,7 +92,9 @@ async def _key(state: State, body: dict[str, Any]) -> Any:
 
 
 async def _settings(state: State, body: dict[str, Any]) -> Any:
-    """``lifetime`` of access tokens in seconds, ``device_interval``; ``deny``: a client's next consent is denied."""
+    """``lifetime`` of access tokens in seconds, ``device_interval``; ``deny``: a client's next consent is denied;
+    ``withhold``: scopes that are not granted although they are asked for."""
+    state.withheld.update(body.get("withhold", ()))
     state.accounts.lifetime = float(body.get("lifetime", state.accounts.lifetime))
     state.device_interval = float(body.get("device_interval", state.device_interval))
     if body.get("deny"):

@@ -54,6 +54,7 @@ class State:
         self.sessions: dict[str, Any] = {}  # upload sessions, see uploads.py
         self.codes: dict[str, Any] = {}  # OAuth's codes, see oauth.py
         self.deny: set[str] = set()  # OAuth clients whose next consent is denied
+        self.withheld: set[str] = set()  # scopes whose box a person leaves unticked on the consent page
         self.device_interval = 5.0  # seconds between a device's questions
         self._spent: dict[str, deque[tuple[float, int]]] = {}
 
