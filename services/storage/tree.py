@@ -112,9 +112,10 @@ class Tree:
         for column in LINKS:
             getattr(self, column).extend(getattr(part, column))
 
-    def links(self, row: int) -> slice:
-        """Where in the columns of hard links those of the folder ``row`` stand."""
-        last = self.first_link[row + 1] if row + 1 < len(self.first_link) else len(self.link_inode)
+    def links(self, row: int, stop: int = 0) -> slice:
+        """Where in the columns of hard links those of the folder ``row`` stand, or of the folders up to ``stop``."""
+        stop = stop or row + 1
+        last = self.first_link[stop] if stop < len(self.first_link) else len(self.link_inode)
         return slice(self.first_link[row], last)
 
     def add_up(self, fresh: dict[tuple[int, int], tuple[int, int]]) -> None:
