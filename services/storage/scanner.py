@@ -31,6 +31,7 @@ from services.storage.earlier import Earlier
 from services.storage.pool import Batch, Pool, processors
 from services.storage.reader import KEPT_LARGE, Reader
 from services.storage.tree import LargeFile, Part, Tree, join
+from services.storage.turns import short_turns
 from services.storage.types import Folder, Scan
 from services.storage.walk import Opener
 
@@ -116,17 +117,21 @@ class Scanner(Reader):
         self._started = self.clock()
         self._next_partial = self._started + FIRST_PARTIAL
         try:
-            while True:
-                self._walk()
-                if self._cancelled.is_set():
-                    return self._so_far()
-                if not self._find_unknown_links():
-                    return self._whole()
-                self._reset()
+            with short_turns():
+                return self._until_done()
         finally:
             if self._pool is not None:
                 self._pool.close()
             self._opener.close()
+
+    def _until_done(self) -> Scan:
+        while True:
+            self._walk()
+            if self._cancelled.is_set():
+                return self._so_far()
+            if not self._find_unknown_links():
+                return self._whole()
+            self._reset()
 
     # Reading
 
