@@ -10,9 +10,8 @@ import itertools
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Any
 
-from services.storage.tree import OWN, LargeFile, Tree
+from services.storage.tree import LargeFile, Tree
 from services.storage.walk import LONG
 
 SPAN = 256
@@ -22,7 +21,7 @@ _UNKNOWN, _HOLDS, _READ = 0, 1, 2  # what is known of a row: nothing, it is as i
 
 
 class Earlier:
-    """The tree of an earlier scan and the row in it that the scanned folder has; ``reused`` are the rows taken over."""
+    """The tree of an earlier scan and the row in it that the scanned folder has; ``reused`` are the runs taken over."""
 
     def __init__(self, tree: Tree, root: int) -> None:
         self.tree = tree
@@ -32,7 +31,7 @@ class Earlier:
         for file in tree.large:
             self._large.setdefault(file.row, []).append(file)
         self._large_rows = sorted(self._large)
-        self.reused: list[int] = []
+        self.reused: list[range] = []
 
     def start_again(self) -> None:
         """Forget what was looked at, but not what must be read."""
@@ -112,20 +111,6 @@ class Earlier:
         for name, parent in zip(names[start:stop], self.tree.parent[start:stop], strict=True):
             paths.append(f"{paths[parent - start]}/{name}" if parent >= start else above + name)
         return itertools.islice(paths, first - start, None)
-
-    def values(self, start: int, stop: int, parent: int, row: int, links: int) -> list[Any]:
-        """The rows ``start:stop`` as values of a part in which they begin at ``row``, and their links at ``links``.
-
-        ``parent`` is what the first has, and its siblings.
-        """
-        tree, shift, before = self.tree, row - start, self.tree.first_link[start]
-        columns = [
-            tree.names[start:stop],
-            [old + shift if old >= start else parent for old in tree.parent[start:stop]],
-            *(getattr(tree, column)[start:stop] for column in OWN[1:-1]),
-            [first - before + links for first in tree.first_link[start:stop]],
-        ]
-        return [*itertools.chain.from_iterable(zip(*columns, strict=True))]
 
     def large(self, start: int, stop: int, row: int) -> Iterator[LargeFile]:
         """The remembered files in the rows ``start:stop``, which are in another tree from ``row`` on."""

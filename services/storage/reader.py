@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from services.storage.branches import Branch, Child, Todo
 from services.storage.earlier import Earlier
-from services.storage.tree import AGAIN, LINKS, UNREADABLE, WIDTH, LargeFile, Part, join
+from services.storage.tree import AGAIN, LINKS, UNREADABLE, LargeFile, Part, join
 from services.storage.walk import FLAGS, Opener, Place
 
 if TYPE_CHECKING:
@@ -167,22 +167,16 @@ class Reader:
         """Add the rows ``start:stop`` of the earlier tree to ``part``."""
         assert self._earlier is not None
         earlier, tree, row = self._earlier, self._earlier.tree, part.count
-        part.values += earlier.values(start, stop, parent, row, len(part.link_inode))
-        part.count += stop - start
+        links = part.take(tree, start, stop, parent)
         child.blocks += sum(tree.own[start:stop]) + sum(tree.blocks[start:stop])
         child.apparent += sum(tree.apparent[start:stop])
         child.files += sum(tree.files[start:stop])
         child.used = max(child.used, *tree.used[start:stop])
-        links = tree.links(start, stop)
-        for column in LINKS:
-            getattr(part, column).extend(getattr(tree, column)[links])
-        for index in range(links.start, links.stop):
-            self._count_link(
-                child, tree.link_inode[index], tree.link_device[index], tree.link_blocks[index], tree.link_size[index]
-            )
+        for link in zip(*(getattr(tree, column)[links] for column in LINKS), strict=True):
+            self._count_link(child, *link)
         for file in earlier.large(start, stop, row):
             self._remember(part, file)
-        earlier.reused += range(start, stop)
+        earlier.reused.append(range(start, stop))
 
     def _read(
         self, part: Part, child: Child, parent: int, name: str, fd: int, status: os.stat_result, place: Place,
@@ -335,7 +329,7 @@ class Reader:
     def _note_unreadable(self, branch: Branch, parent: int) -> None:
         """What came out about a folder that has a row already."""
         part, row = branch.owner(parent)
-        if not (part.flags.get(row, 0) | part.values[row * WIDTH + WIDTH - 2]) & UNREADABLE:
+        if not part.who(row)[2] & UNREADABLE:
             part.flags[row] = UNREADABLE | AGAIN
             self._name_unreadable(part, row)
 
@@ -349,7 +343,7 @@ class Reader:
             return self._path
         parts = []
         while part is not self._root:
-            parts.append(part.values[row * WIDTH])
-            parent = part.values[row * WIDTH + 1]
+            name, parent, _ = part.who(row)
+            parts.append(name)
             part, row = (part, parent) if parent >= 0 else part.above[-1 - parent]
         return join(self._path, "/".join(reversed(parts)))

@@ -19,6 +19,7 @@ can't see is a smaller file, not written lately, that is written to in place in 
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import threading
 import time
@@ -262,13 +263,15 @@ class Scanner(Reader):
         if not wanted:
             return False
         self._hunted |= wanted
-        found = {row for row in earlier.reused if not self._cancelled.is_set() and self._lists(row, wanted)}
+        found = {row for row in itertools.chain(*earlier.reused) if self._lists(row, wanted)}
         earlier.distrust(found)
         return bool(found)
 
     def _lists(self, row: int, wanted: set[int]) -> bool:
         """Whether the folder ``row`` of the earlier tree lists one of the inodes, as far as its listing is true."""
         assert self._earlier is not None
+        if self._cancelled.is_set():
+            return False
         try:
             fd, _ = self._opener.open_by_parts(self._opener.root, self._earlier.tree.below(row, self._earlier.root))
         except OSError:
@@ -375,7 +378,7 @@ class Scanner(Reader):
         largest: tuple[Folder, ...] = (), complete: bool = False,
     ) -> Scan:  # fmt: skip
         directories = sum(part.count for part in self._parts())
-        reused = len(self._earlier.reused) if self._earlier is not None else 0
+        reused = sum(map(len, self._earlier.reused)) if self._earlier is not None else 0
         rest = Folder(
             self._text,
             total - sum(row.bytes for row in rows),
