@@ -238,6 +238,13 @@ class Tree:
             yield child
             child = self.end[child]
 
+    def flagged(self, row: int, flag: int) -> list[int]:
+        """The rows with ``flag`` of the folder ``row`` and all below it."""
+        flags = self.flags[row : self.end[row]]
+        if not any(value & flag for value in set(flags)):
+            return []
+        return [row + place for place, value in enumerate(flags) if value & flag]
+
     def find(self, path: str) -> int | None:
         """The row of the folder ``path``; None when it is not in this tree."""
         if path == self.path:
