@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-INTERVAL = 0.001
+INTERVAL = 0.0003
 """Seconds after which a thread that waits for the interpreter gets it. Python's own 5 ms are as long as an event loop
 is late then: a scan lets go of the interpreter at every system call, but takes it again before another thread wakes."""
 
