@@ -15,6 +15,11 @@ def open_store(workspace: Workspace) -> Store:
 
     A ``[store] path`` inside the workspace is created when first written; one outside must exist already.
     """
+    settings = workspace.settings.store
+    if settings.kind == "bucket":
+        from services.drive.bucket import BucketStore
+
+        return BucketStore.from_url(settings.url, settings.root)
     named = Path(os.path.normpath(workspace.root / Path(workspace.settings.store.path).expanduser()))
     inside = named.is_relative_to(workspace.root)
     return FolderStore(named / workspace.settings.store.root, workspace.root if inside else named)
