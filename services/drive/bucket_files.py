@@ -23,9 +23,10 @@ from services.drive.partial import Partial, check_room, is_here
 from services.drive.store import Copied, OnBytes, Source, Wanted
 from services.errors import BadInput, HybridError, StoreUnreachable
 
-PART = 8 << 20  # bytes of a part; S3's least is 5 MiB
+PART = 8 << 20  # bytes of a part going up; S3's least is 5 MiB
+RANGE = 4 << 20  # bytes of a part coming down, which takes twice its size in memory
 _MOST_PARTS = 9000  # S3 allows 10,000
-_WINDOW = 4  # parts on their way at once: this times PART is the memory a transfer takes
+_UP, _DOWN = 3, 4  # parts on their way at once
 _SMALL_AT_ONCE = 4
 _ATTEMPTS = 3
 
@@ -69,10 +70,22 @@ async def _send(objects: Objects, source: Source, key: str, told: OnBytes, repla
         if etag is None:
             raise HybridError(f"{objects.shown(key)} is there already.")
     else:
-        etag = await objects.put_stream(key, reading.blocks(part), sha256, part, _WINDOW)
+        etag = await _send_parts(objects, key, reading, sha256, part)
     if etag.strip('"') != reading.etag(whole=source.size <= PART):
         await _read_back(objects, key, sha256)
     return Copied(source.path, source.size, sha256)
+
+
+async def _send_parts(objects: Objects, key: str, reading: _Reading, sha256: str, part: int) -> str:
+    """Send in parts. When cancelled, the reading fails rather than the request, so that the parts sent are given up in
+    the bucket too, where they would lie unseen and cost money."""
+    sending = asyncio.ensure_future(objects.put_stream(key, reading.blocks(part), sha256, part, _UP))
+    try:
+        return await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        reading.stopped = True
+        await asyncio.gather(sending, return_exceptions=True)
+        raise
 
 
 async def _read_back(objects: Objects, key: str, sha256: str) -> None:
@@ -96,6 +109,7 @@ class _Reading:
         self.expected = expected
         self.told = told
         self.sha256 = hashlib.sha256()
+        self.stopped = False
         self._parts: list[bytes] = []
 
     async def blocks(self, size: int) -> AsyncIterator[bytes]:
@@ -104,6 +118,8 @@ class _Reading:
         try:
             begun, read = os.fstat(file.fileno()), 0
             while block := await asyncio.to_thread(self._take, file, size):
+                if self.stopped:
+                    raise HybridError("The copy was stopped.")
                 read += len(block)
                 if self.told is not None:
                     self.told(len(block), self.source.path)
@@ -210,16 +226,16 @@ async def _fill(objects: Objects, wanted: Wanted, found: Found, part: Partial, t
 
 async def _ranges(objects: Objects, found: Found, start: int) -> AsyncIterator[memoryview]:
     """The object's bytes from ``start`` in their order, a few parts ahead."""
-    starts = iter(range(start, found.size, PART))
+    starts = iter(range(start, found.size, RANGE))
     ahead: deque[asyncio.Task[memoryview]] = deque()
 
     def ask() -> None:
         for at in starts:
-            ahead.append(asyncio.ensure_future(_range(objects, found, at, min(at + PART, found.size))))
+            ahead.append(asyncio.ensure_future(_range(objects, found, at, min(at + RANGE, found.size))))
             return
 
     try:
-        for _ in range(_WINDOW):
+        for _ in range(_DOWN):
             ask()
         while ahead:
             block = await ahead.popleft()

@@ -20,6 +20,6 @@ def open_store(workspace: Workspace) -> Store:
         from services.drive.bucket import BucketStore
 
         return BucketStore.from_url(settings.url, settings.root)
-    named = Path(os.path.normpath(workspace.root / Path(workspace.settings.store.path).expanduser()))
+    named = Path(os.path.normpath(workspace.root / Path(settings.path).expanduser()))
     inside = named.is_relative_to(workspace.root)
-    return FolderStore(named / workspace.settings.store.root, workspace.root if inside else named)
+    return FolderStore(named / settings.root, workspace.root if inside else named, workspace.state / "drive")
