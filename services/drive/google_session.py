@@ -8,6 +8,7 @@ the panel share connections, tokens and what they know of Drive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -52,10 +53,8 @@ async def session(workspace: Workspace) -> Session:
     here = _open.setdefault(asyncio.get_running_loop(), {})
     key = (workspace.root, msgspec.json.encode((workspace.settings.drive, workspace.settings.store)))
     if key not in here:
-        try:
+        with contextlib.suppress(BadInput):  # a workspace that can't be written still has a store to read
             workspace.ensure_state()
-        except BadInput:  # a workspace that can't be written still has a store to read
-            pass
         opened = Session(workspace)
         keeper = _keep(opened, here, key)
         here[key] = opened, keeper
@@ -73,11 +72,15 @@ async def close(workspace: Workspace) -> None:
 def mirror_path(workspace: Workspace) -> Path:
     """The file of what is remembered about this store, another one for each root, account kind and address."""
     drive, root = workspace.settings.drive, workspace.settings.store.root
-    which = msgspec.json.encode((drive.api, drive.account, drive.client, drive.key, drive.shared_drive, drive.root_id, root))
+    which = msgspec.json.encode(
+        (drive.api, drive.account, drive.client, drive.key, drive.shared_drive, drive.root_id, root)
+    )
     return workspace.state / "drive" / f"mirror-{hashlib.sha256(which).hexdigest()[:12]}.sqlite"
 
 
-async def _keep(opened: Session, here: dict[_Key, tuple[Session, AsyncGenerator[None, None]]], key: _Key) -> AsyncGenerator[None, None]:
+async def _keep(
+    opened: Session, here: dict[_Key, tuple[Session, AsyncGenerator[None, None]]], key: _Key
+) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:

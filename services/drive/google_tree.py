@@ -81,10 +81,14 @@ class Tree:
         self._root = root.id
         self.put(root)
 
-    async def find(self, path: str) -> DriveFile | None:
-        """What ``path`` leads to, shortcuts followed; None when there is nothing. Raises Ambiguous for twins."""
+    async def find(self, path: str, *, itself: bool = False) -> DriveFile | None:
+        """What ``path`` leads to, None when there is nothing. Raises Ambiguous for twins.
+
+        Shortcuts are followed, the last one not when the shortcut ``itself`` is wanted (to move or remove it).
+        """
         root = await self.root()
-        return await self._walk(root, parts(path)) if path else root
+        found = await self._walk(root, parts(path)) if path else root
+        return found if found is None or itself else await self.through(found)
 
     async def _walk(self, root: DriveFile, way: tuple[str, ...]) -> DriveFile | None:
         at, start = root, 0
@@ -98,7 +102,8 @@ class Tree:
                 if n < len(way) or "/".join(way[:n]) in google_root.FOLDERS:
                     return None
         for part in way[start:]:
-            child = await self.child(at, part) if at.folder else None
+            folder = await self.through(at)
+            child = await self.child(folder, part) if folder is not None and folder.folder else None
             if child is None:
                 return None
             at = child
@@ -139,7 +144,7 @@ class Tree:
         return found
 
     async def child(self, folder: DriveFile, part: str) -> DriveFile | None:
-        """The child that ``part`` means, shortcuts followed."""
+        """The child that ``part`` means; a shortcut as it is."""
         id = None
         if names.MARK not in part:
             id = self._by_name.get((folder.id, part))
@@ -148,7 +153,7 @@ class Tree:
             if folder.id in self.own:
                 return None
             found = (await self.listing(folder)).named(part)
-        return None if found is None else await self.through(found)
+        return found
 
     async def through(self, file: DriveFile) -> DriveFile | None:
         """What a shortcut leads to, None when that is gone; other files as they are."""
@@ -227,13 +232,13 @@ class Tree:
 
     async def _make_free(self, above: DriveFile, part: str, properties: dict[str, str]) -> DriveFile:
         """A folder whose id nothing reserves: made, then looked at again; of two at once the older one stays."""
-        found = await self.child(above, part)
-        if found is None and above.id not in self.own:
-            listed = (await self.listing(above, sure=True)).named(part)
-            found = await self.through(listed) if listed is not None else None
-        if found is not None:
-            if not found.folder:
-                raise HybridError(f"{part!r} on Google Drive is a file ({found.id}) where a folder is needed.")
+        there = await self.child(above, part)
+        if there is None and above.id not in self.own:
+            there = (await self.listing(above, sure=True)).named(part)
+        if there is not None:
+            found = await self.through(there)
+            if found is None or not found.folder:
+                raise HybridError(f"{part!r} on Google Drive is a file ({there.id}) where a folder is needed.")
             return found
         name = names.drive_name(part)
         id = await self.reserve(above.id, name)
