@@ -54,7 +54,7 @@ class Files:
         return tuple(sorted(await self._below(top, "", (top.id,)), key=lambda f: f.path))
 
     async def _below(self, folder: DriveFile, prefix: str, above: tuple[str, ...]) -> list[Stored]:
-        listing = await self.tree.listing(folder)
+        listing = await self.tree.listing(folder, sure=True)
         found = [self._twins(prefix + part, alike) for part, alike in listing.twins.items()]
         inner: list[tuple[DriveFile, str]] = []
         for part, child in listing.files.items():

@@ -286,6 +286,7 @@ class Tree:
         self._by_id[file.id] = file
         for above in {*file.parents, *((parent,) if parent else ())}:
             self._by_name[above, file.name] = file.id
+            self._listed.pop(above, None)
         if file.id == self._root:
             self.layout = google_root.layout(file.properties)
 
