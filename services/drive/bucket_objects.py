@@ -67,22 +67,18 @@ class Objects:
 
     async def head(self, key: str) -> Found | None:
         """One object with its declared sha256, None when there is none."""
-        with self._sentences(key):
-            try:
-                got = await self._open().get_async(self._key(key), options={"head": True})
-            except FileNotFoundError as error:
-                self._absent(error)
-                return None
-            return self._found(got.meta, got.attributes.get("sha256", ""))
+        async with self._most:
+            with self._sentences(key):
+                try:
+                    got = await self._open().get_async(self._key(key), options={"head": True})
+                except FileNotFoundError as error:
+                    self._absent(error)
+                    return None
+                return self._found(got.meta, got.attributes.get("sha256", ""))
 
     async def heads(self, found: Sequence[Found]) -> list[Found]:
         """The same objects with their declared sha256; those that have gone are left out."""
-
-        async def one(f: Found) -> Found | None:
-            async with self._most:
-                return await self.head(f.key)
-
-        return [f for f in await asyncio.gather(*(one(f) for f in found)) if f is not None]
+        return [f for f in await asyncio.gather(*(self.head(f.key) for f in found)) if f is not None]
 
     async def read(self, key: str) -> bytes | None:
         """A small object's bytes, None when there is none."""
@@ -261,6 +257,8 @@ class Objects:
         if refused or _NO_CREDENTIALS.search(text):
             what = "refuses these credentials" if refused else "needs credentials, and none were found"
             return StoreUnreachable(f"{self.url} {what}.", hint=_CREDENTIALS[self.scheme])
+        if _FULL.search(text):
+            return HybridError(f"There is no room left at {self.url}.", hint="Free some space, then try again.")
         if self.scheme == "file":
             return StoreUnreachable(f"The store can't be used at {self.shown(key)}: {_reason(text)}.")
         if _NO_ANSWER.search(text):
@@ -275,6 +273,7 @@ _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist|U
 _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|metadata\.google\.internal|Account must be specified|Missing(Credential|AccessKey|Secret)"
 )
+_FULL = re.compile(r"No space left|Disk quota|status code: 507")
 _NO_ANSWER = re.compile(r"HTTP error|non-2xx status code: 5\d\d|Timeout|kind: (Connect|Request|Timeout)")
 
 
