@@ -52,7 +52,7 @@ class FolderStore(Store):
         self.anchor = anchor
         self.mount = mounts.find(root)
         self.notes = Unsettled(root, state / "unsettled.jsonl" if state else None)
-        self.label = f"{self.mount.what}: sent up late and unseen" if self.mount else "plain folder, not Google Drive"
+        self.label = f"{self.mount.what} (sent up later)" if self.mount else "plain folder, not Google Drive"
 
     async def status(self) -> StoreStatus:
         """See ``Store.status``. ``writable`` is asked of the nearest folder that exists."""
