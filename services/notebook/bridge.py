@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
@@ -13,6 +14,7 @@ from services.errors import HybridError
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 0.5  # a signal that comes just before the thread falls asleep is seen after so long
 _STOP_SECONDS = 30  # how long an interrupted call may take to put its things away
 _start = threading.Lock()
 _running: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -46,6 +48,8 @@ def call(work: Coroutine[Any, Any, T]) -> T:
     try:
         future = asyncio.run_coroutine_threadsafe(run(), loop)
         submitted = True
+        while not concurrent.futures.wait([future], timeout=_LOOK_SECONDS).done:
+            pass
         return future.result()
     except HybridError as error:
         if error.hint and error.hint not in getattr(error, "__notes__", ()):
