@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TypeVar
 
 import aiohttp
 import msgspec
 from aiohttp.payload import Payload
 
+from services.drive.api import wire
 from services.drive.api.pacing import Pace
 from services.drive.api.trouble import Trouble, judge
 from services.drive.api.types import Stats, Tokens
 from services.drive.errors import SignInNeeded
 from services.errors import StoreUnreachable
 
+T = TypeVar("T")
 Body = bytes | Callable[[], Payload] | None
 
 _UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -95,14 +98,15 @@ class Http:
         self,
         method: str,
         path: str,
+        kind: type[T],
         *,
         what: str,
         units: int,
         params: Mapping[str, str] | None = None,
         json: object = None,
         create: bool = False,
-    ) -> Answer:
-        """One request that can be repeated without harm, repeated until it succeeds.
+    ) -> T:
+        """One request that can be repeated without harm, repeated until it succeeds; its answer as a ``kind``.
 
         Raises DriveRefused and its kinds, SignInNeeded, StoreUnreachable.
         """
@@ -111,9 +115,10 @@ class Http:
         headers = {} if json is None else {"Content-Type": "application/json; charset=UTF-8"}
         while True:
             try:
-                return await self.once(
+                answer = await self.once(
                     method, path, what=what, units=units, params=params, headers=headers, body=body, create=create
                 )
+                return wire.decode(answer.body, kind)
             except Trouble as trouble:
                 await patience.after(trouble)
 
