@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from services.drive import google_fetch, google_root, google_session, names
+from services.drive import google_fetch, google_root, names
 from services.drive.api.types import DriveFile
 from services.drive.google_claims import Claims
 from services.drive.google_files import Files, each
 from services.drive.google_root import Ambiguous
-from services.drive.google_session import Session
 from services.drive.google_tree import Tree, no_bytes
 from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
 from services.errors import HybridError, StoreUnreachable
 from services.workspace import Workspace
 
+if TYPE_CHECKING:
+    from services.drive.google_session import Session
+
 _REMEMBERED = 256 << 10  # bytes; larger files read by path are not kept on this box
 _AT_ONCE = 16
+_SESSIONS = "services.drive.google_session"
 _PROMISES = (
     "of two writers of a record exactly one wins: the id is taken or it is not (HTTP 409)",
     "what was sent is compared with Drive's own checksum before it counts",
@@ -284,6 +291,11 @@ class DriveStore(Store):
         return "/".join(("Google Drive", self.root_name, *([path] if path else [])))
 
     async def _session(self) -> Session:
+        # The first import of the client takes a while: not on the loop's time.
+        if _SESSIONS not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, _SESSIONS)
+        from services.drive import google_session
+
         return await google_session.session(self.workspace)
 
     async def _tree(self) -> Tree:

@@ -12,16 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from services import settings
 from services.drive import google_root, names
-from services.drive.api.client import DriveClient
 from services.drive.api.types import SHORTCUT, DriveFile
 from services.drive.errors import DriveRefused
 from services.drive.google_mirror import Mirror
 from services.drive.google_root import MARK, Ambiguous, Layout
 from services.drive.store import parts
 from services.errors import BadInput, HybridError
+
+if TYPE_CHECKING:
+    from services.drive.api.client import DriveClient
 
 FRESH = 1.0  # seconds for which the last poll of the changes, and a listing for reading, are good enough
 SAVE_SECONDS = 60.0

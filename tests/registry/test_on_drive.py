@@ -89,8 +89,7 @@ def test_a_version_goes_its_whole_way(work: Workspace, adapter: MakeAdapter, dri
             "moved banking@deployed from 1 to 2",
             "moved banking@deployed to 1",
         ]
-        found = await resolve(ctx, "banking", "deployed")
-        return found
+        return await resolve(ctx, "banking", "deployed")
 
     found = asyncio.run(run())
     kept = Path(found.path)
