@@ -163,10 +163,14 @@ class DriveStore(Store):
             raise no_bytes(path, old)
         if old is not None:
             if not (old.sha256 and old.sha256 == hashlib.sha256(data).hexdigest()):
-                tree.put(await tree.client.replace(old.id, data))
+                now = await tree.client.replace(old.id, data)
+                tree.put(now)
                 tree.mirror.keep_content(old.id, data)
-            return
-        await self._create(tree, above, path, data)
+                if now.trashed:  # thrown away since it was looked at: the new content must not lie there
+                    tree.forget(old.id)
+                    return await self.write(path, data)
+            return None
+        return await self._create(tree, above, path, data)
 
     async def _create(self, tree: Tree, above: DriveFile, path: str, data: bytes) -> None:
         name = names.drive_name(parts(path)[-1])
@@ -287,8 +291,9 @@ class DriveStore(Store):
         return await google_fetch.fetch(Files(await self._tree()), folder, self.workspace.state / "drive-cache")
 
     def local(self, path: str) -> str:
-        """``Google Drive/Banking LLM/models/…``: what a person sees in the browser."""
-        return "/".join(("Google Drive", self.root_name, *([path] if path else [])))
+        """``My Drive/Banking LLM/models/…``: where a person finds it in the browser."""
+        top = "Shared drive" if self.workspace.settings.drive.shared_drive else "My Drive"
+        return "/".join((top, self.root_name, *([path] if path else [])))
 
     async def _session(self) -> Session:
         # The first import of the client takes a while: not on the loop's time.

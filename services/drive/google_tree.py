@@ -341,6 +341,8 @@ class Tree:
         self.mirror.noticed({c.id: c.file.sha256 if c.file is not None else "" for c in changes})
 
     def _load(self) -> None:
+        if self.drive.account not in ("user", "service-account"):
+            return  # nobody can say whether it is still the same person
         snapshot = self.mirror.load()
         if snapshot is not None and snapshot.root == (self.drive.root_id or snapshot.root):
             self._token, self._root = snapshot.token, snapshot.root
