@@ -180,7 +180,11 @@ class DriveStore(Store):
         reserved = bool(id)
         id = id or await tree.reserve(above.id, name)
         if not await tree.client.create(name, above.id, data, id=id):
-            await tree.client.replace(id, data)
+            if await tree.client.get(id) is not None:
+                await tree.client.replace(id, data)
+            else:  # it was deleted for good, and its id is not given again
+                reserved, [id] = False, await tree.client.new_ids()
+                await tree.client.create(name, above.id, data, id=id)
         tree.mirror.made(above.id, name)
         if not reserved and above.id not in tree.own:
             await self._agree(tree, above, name, id, data)
