@@ -305,7 +305,9 @@ class DriveStore(Store):
             await asyncio.to_thread(importlib.import_module, _SESSIONS)
         from services.drive import google_session
 
-        return await google_session.session(self.workspace)
+        session = await google_session.session(self.workspace)
+        await session.tree.reached()
+        return session
 
     async def _tree(self) -> Tree:
         return (await self._session()).tree

@@ -163,18 +163,16 @@ async def _oldest(client: DriveClient, top: str, name: str, made: DriveFile) -> 
 
 async def _complete(tree: Tree, root: DriveFile) -> DriveFile:
     """Give the root the properties that it lacks. When two do so at once the last one's stand, and both use them."""
-    loop = asyncio.get_running_loop()
+    lacking = google_root.lacking(root.properties)
+    ids = await tree.client.new_ids(len(lacking)) if lacking else []
+    properties = {MARK: "root", **dict(zip(lacking, ids, strict=True)), **await _standing(tree, root, lacking)}
     while True:
-        began = loop.time()
         current = google_root.checked(await tree.client.get(root.id), root.id)
-        lacking = google_root.lacking(current.properties)
-        if not lacking and current.properties.get(MARK) == "root":
+        if current.properties.get(MARK) == "root" and not google_root.lacking(current.properties):
             return current
-        ids = await tree.client.new_ids(len(lacking))
-        properties = dict(zip(lacking, ids, strict=True)) | await _standing(tree, current, lacking)
-        await tree.client.change(root.id, properties={MARK: "root", **properties})
-        # Another one who saw it unmarked has written by now, unless it was slower than we are patient: look again.
-        await asyncio.sleep(max(SETTLE, 2 * (loop.time() - began)))
+        await tree.client.change(root.id, properties=properties)
+        # Another one who saw it unmarked is about to write or has written: its next look must be the same as ours.
+        await asyncio.sleep(SETTLE)
 
 
 async def _standing(tree: Tree, root: DriveFile, lacking: list[str]) -> dict[str, str]:
