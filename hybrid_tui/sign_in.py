@@ -14,6 +14,7 @@ from services.context import Context
 from services.drive.auth import actions as sign_ins
 from services.drive.auth.browser import SignIn
 from services.errors import BadInput, HybridError
+from services.workspace import Workspace
 from widgets.dialogs import Dialog
 
 _HEARD = (
@@ -25,7 +26,8 @@ _HEARD = (
 class SignInDialog(Dialog[bool]):
     """Ends with True once signed in, with None when closed before; then nothing is left of the attempt.
 
-    Push it from a screen: ``self.app.push_screen(SignInDialog(self.panel.context(), keys=self.dialog_keys), then)``.
+    Push it from a screen: ``self.app.push_screen(SignInDialog(self.panel.workspace, keys=self.dialog_keys), then)``. A
+    read-only panel is refused.
     ``open_page`` opens an address in a browser; by default the system's, where it has one with windows.
     """
 
@@ -39,14 +41,14 @@ class SignInDialog(Dialog[bool]):
 
     def __init__(
         self,
-        ctx: Context,
+        workspace: Workspace,
         *,
         scope: str = "",
         keys: Sequence[BindingType] = (),
         open_page: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__("Sign in to Google Drive", keys=keys)
-        self.ctx = ctx
+        self.workspace = workspace
         self.scope = scope
         self.open_page = open_page or (sign_ins.open_page if sign_ins.has_browser() else None)
         self.sign_in: SignIn | None = None
@@ -70,8 +72,9 @@ class SignInDialog(Dialog[bool]):
 
     async def _sign_in(self) -> None:
         try:
-            self.ctx.will_write("drive.login")
-            async with await SignIn.begin(self.ctx.workspace, scope=self.scope) as self.sign_in:
+            panel = Context(self.workspace, read_only=getattr(self.app, "read_only", False))
+            panel.will_write("drive.login")
+            async with await SignIn.begin(self.workspace, scope=self.scope) as self.sign_in:
                 self.query_one("#sign-in-address", Static).update(Content(self.sign_in.address))
                 self._say("Waiting for the answer…")
                 while not await self._one_answer(self.sign_in):

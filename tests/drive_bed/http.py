@@ -180,6 +180,8 @@ class Connection(asyncio.BufferedProtocol):
                     break
         except Broken as broken:
             self._break(broken.reset)
+        except ValueError:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         except (ConnectionError, ssl.SSLError, RuntimeError, OSError):
             pass  # the client is gone
         finally:

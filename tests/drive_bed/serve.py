@@ -251,5 +251,6 @@ def start(folder: Path, *, port: int = 0, prefix: Sequence[str] = ()) -> tuple[s
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
+        process.wait(10)
         raise RuntimeError(f"the Drive server did not start: {' '.join(command)}")
     return process, DriveServer(json.loads(line)["url"], folder)

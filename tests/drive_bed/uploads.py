@@ -245,12 +245,12 @@ async def _commit(
 
 def _replace(state: State, view: View, first: Request, target: str, body: dict[str, Any], blob: Blob) -> Any:
     item = editing.editable(state, view, first, target)
+    if item.google:
+        raise ApiError(400, "badRequest", "Bad Request")
     editing.change(state, view, first, item, body)
     state.items.touch(item, content=blob)
     if "modifiedTime" not in body:
         item.modified = item.changed
-    if not body.get("mimeType") and item.google:
-        raise ApiError(400, "badRequest", "Bad Request")
     return item
 
 

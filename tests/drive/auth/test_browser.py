@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -132,6 +133,26 @@ async def test_the_token_server_is_away(box: Workspace, drive_server: DriveServe
         with pytest.raises(StoreUnreachable, match="does not answer") as raised:
             await sign_in.result()
     assert "code" not in str(raised.value)
+
+
+async def test_less_than_asked_for_is_not_kept(box: Workspace, account: Account) -> None:
+    """As when the box for Drive on Google's page is left open."""
+    async with await SignIn.begin(box) as sign_in:
+        await browse(sign_in.address)
+        sign_in.attempt = msgspec.structs.replace(sign_in.attempt, scope="drive")
+        with pytest.raises(SignInNeeded, match="was not ticked"):
+            await sign_in.result()
+    assert Vault(account.client).read() is None
+
+
+async def test_a_connection_that_says_nothing_is_hung_up(box: Workspace) -> None:
+    async with await SignIn.begin(box) as sign_in:
+        reader, writer = await asyncio.open_connection("127.0.0.1", sign_in.listener.port)  # type: ignore[union-attr]
+        writer.write(b"GET /?code=")
+        await browse(sign_in.address)  # others are heard meanwhile
+        assert (await sign_in.result()).refresh_token
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
 
 
 async def test_a_taken_port_is_named(box: Workspace) -> None:

@@ -12,7 +12,6 @@ from textual.widgets import Input, Static
 
 from hybrid_tui import keymap
 from hybrid_tui.sign_in import SignInDialog
-from services.context import Context
 from services.drive.auth.vault import Vault
 from services.workspace import Workspace
 from tests.drive.auth.helpers import address_line, browse
@@ -25,7 +24,8 @@ class Bench(App[None]):
 
     def __init__(self, box: Workspace, *, read_only: bool = False) -> None:
         super().__init__()
-        self.dialog = SignInDialog(Context(box, read_only=read_only), keys=keymap.bindings("dialog"))
+        self.read_only = read_only  # as the panel has it
+        self.dialog = SignInDialog(box, keys=keymap.bindings("dialog"))
         self.ended: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
 
     def on_mount(self) -> None:
