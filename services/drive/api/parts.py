@@ -25,6 +25,8 @@ from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.types import DriveFile
 from services.errors import HybridError, Refused
 
+_FLUSH = 64 << 20  # bytes after which the disk is told to begin, so that little is left for the end
+
 Data = bytes | bytearray | memoryview
 
 
@@ -64,6 +66,8 @@ class Part:
         self._md5 = None if file.sha256 else hashlib.md5(usedforsecurity=False)
         self._hashed = 0
         self._hashing: asyncio.Future[None] | None = None
+        self._flushing: asyncio.Future[None] | None = None
+        self._unflushed = 0
         self._turn = threading.Lock()  # held by the thread that hashes the whole
         with _sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +149,16 @@ class Part:
         await self._threads.run(self._write, at, data)
         self._add(at, at + len(data))
         self._follow()
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            if self._flushing is not None:
+                self._flushing.result()  # an error is told to one flush only
+            self._unflushed = 0
+            self._flushing = self._threads.start(self._flush)
+
+    def _flush(self) -> None:
+        with _sentences(self.local):
+            os.fdatasync(self._fd)
 
     def _write(self, at: int, data: Data) -> None:
         with _sentences(self.local):
@@ -218,6 +232,8 @@ class Part:
                 atomic.sync_directory(self.local.parent)
             self._journal.unlink(missing_ok=True)
 
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
         await self._threads.run(finish)
 
     def forget(self) -> None:
