@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from tests.drive_bed.app import App
 from tests.drive_bed.faults import Fault
 from tests.drive_bed.listen import Listener
-from tests.drive_bed.serve import DriveServer, start
+from tests.drive_bed.serve import CHECKOUT, DriveServer, start
 from tests.drive_bed.state import State
 
 
@@ -29,6 +33,19 @@ def test_starts_on_a_port_and_stops_on_a_signal(tmp_path: Path) -> None:
         server.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    start_and_die = "import os, pathlib, sys; from tests.drive_bed.serve import start; "
+    start_and_die += "print(start(pathlib.Path(sys.argv[1]))[0].pid, flush=True); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", start_and_die, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    died = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=20)
+    assert died.returncode == -signal.SIGKILL
+    server = psutil.Process(int(died.stdout)) if psutil.pid_exists(int(died.stdout)) else None
+    if server is not None:
+        psutil.wait_procs([server], timeout=10)
+        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
 
 def test_says_so_when_it_cannot_start(tmp_path: Path) -> None:

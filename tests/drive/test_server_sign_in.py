@@ -194,6 +194,15 @@ async def test_a_narrow_scope_sees_only_what_its_client_made(drive_server: Drive
         assert (await mine("GET", "/drive/v3/drives")).reason == "insufficientPermissions"
 
 
+async def test_what_a_person_opens_with_a_client_is_seen_by_it(drive_server: DriveServer) -> None:
+    narrow = drive_server.account()
+    by_hand = narrow.put("by hand", b"1", by="")
+    async with raw(narrow) as call:
+        assert await call.list() == []
+        drive_server.call("edit", id=by_hand, open_with=narrow.client)
+        assert await call.list() == ["by hand"]
+
+
 async def test_scopes_that_only_read(drive_server: DriveServer) -> None:
     looking = drive_server.account(scope="drive.metadata.readonly")
     id = looking.put("x", b"1")
