@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from services.drive import google_fetch, google_root, google_session, names
+from services.drive import google_fetch, google_root, names
 from services.drive.api.types import DriveFile
 from services.drive.google_claims import Claims
 from services.drive.google_files import Files, each
 from services.drive.google_root import Ambiguous
-from services.drive.google_session import Session
 from services.drive.google_tree import Tree, no_bytes
 from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
 from services.errors import HybridError, StoreUnreachable
 from services.workspace import Workspace
 
+if TYPE_CHECKING:
+    from services.drive.google_session import Session
+
 _REMEMBERED = 256 << 10  # bytes; larger files read by path are not kept on this box
 _AT_ONCE = 16
+_SESSIONS = "services.drive.google_session"
 _PROMISES = (
     "of two writers of a record exactly one wins: the id is taken or it is not (HTTP 409)",
     "what was sent is compared with Drive's own checksum before it counts",
@@ -156,10 +163,14 @@ class DriveStore(Store):
             raise no_bytes(path, old)
         if old is not None:
             if not (old.sha256 and old.sha256 == hashlib.sha256(data).hexdigest()):
-                tree.put(await tree.client.replace(old.id, data))
+                now = await tree.client.replace(old.id, data)
+                tree.put(now)
                 tree.mirror.keep_content(old.id, data)
-            return
-        await self._create(tree, above, path, data)
+                if now.trashed:  # thrown away since it was looked at: the new content must not lie there
+                    tree.forget(old.id)
+                    return await self.write(path, data)
+            return None
+        return await self._create(tree, above, path, data)
 
     async def _create(self, tree: Tree, above: DriveFile, path: str, data: bytes) -> None:
         name = names.drive_name(parts(path)[-1])
@@ -169,7 +180,11 @@ class DriveStore(Store):
         reserved = bool(id)
         id = id or await tree.reserve(above.id, name)
         if not await tree.client.create(name, above.id, data, id=id):
-            await tree.client.replace(id, data)
+            if await tree.client.get(id) is not None:
+                await tree.client.replace(id, data)
+            else:  # it was deleted for good, and its id is not given again
+                reserved, [id] = False, await tree.client.new_ids()
+                await tree.client.create(name, above.id, data, id=id)
         tree.mirror.made(above.id, name)
         if not reserved and above.id not in tree.own:
             await self._agree(tree, above, name, id, data)
@@ -280,11 +295,19 @@ class DriveStore(Store):
         return await google_fetch.fetch(Files(await self._tree()), folder, self.workspace.state / "drive-cache")
 
     def local(self, path: str) -> str:
-        """``Google Drive/Banking LLM/models/…``: what a person sees in the browser."""
-        return "/".join(("Google Drive", self.root_name, *([path] if path else [])))
+        """``My Drive/Banking LLM/models/…``: where a person finds it in the browser."""
+        top = "Shared drive" if self.workspace.settings.drive.shared_drive else "My Drive"
+        return "/".join((top, self.root_name, *([path] if path else [])))
 
     async def _session(self) -> Session:
-        return await google_session.session(self.workspace)
+        # The first import of the client takes a while: not on the loop's time.
+        if _SESSIONS not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, _SESSIONS)
+        from services.drive import google_session
+
+        session = await google_session.session(self.workspace)
+        await session.tree.reached()
+        return session
 
     async def _tree(self) -> Tree:
         return (await self._session()).tree

@@ -12,18 +12,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from services import settings
 from services.drive import google_root, names
-from services.drive.api.client import DriveClient
 from services.drive.api.types import SHORTCUT, DriveFile
 from services.drive.errors import DriveRefused
 from services.drive.google_mirror import Mirror
 from services.drive.google_root import MARK, Ambiguous, Layout
 from services.drive.store import parts
-from services.errors import BadInput, HybridError
+from services.errors import BadInput, HybridError, StoreUnreachable
+
+if TYPE_CHECKING:
+    from services.drive.api.client import DriveClient
 
 FRESH = 1.0  # seconds for which the last poll of the changes, and a listing for reading, are good enough
+FIRST_SECONDS = 15.0  # for the first answer of all
 SAVE_SECONDS = 60.0
 
 
@@ -56,6 +60,7 @@ class Tree:
         self._root = ""
         self._token = ""
         self._polled = self._saved = -1e9
+        self.missed = False  # whether changes may have been missed since this box last looked
         self._by_id: dict[str, DriveFile] = {}
         self._by_name: dict[tuple[str, str], str] = {}
         self._listed: dict[str, tuple[float, Listing]] = {}
@@ -299,6 +304,19 @@ class Tree:
                     del self._by_name[above, before.name]
                 self._listed.pop(above, None)
 
+    async def reached(self) -> None:
+        """Raises StoreUnreachable soon when Drive has never answered yet; later on the client is patient."""
+        if self._polled > 0:
+            return
+        try:
+            async with asyncio.timeout(FIRST_SECONDS):
+                await self.fresh()
+        except TimeoutError:
+            trouble = self.client.stats.last_trouble.partition(";")[0] or f"nothing in {FIRST_SECONDS:g} s"
+            raise StoreUnreachable(
+                f"Google Drive does not answer ({trouble}).", hint="Check the network, then try again."
+            ) from None
+
     async def fresh(self) -> None:
         """Bring the cache up to Drive's changes feed unless that was done within the last second."""
         if monotonic() - self._polled < FRESH:
@@ -312,7 +330,7 @@ class Tree:
             if self._token:
                 await self._replay()
             else:
-                self._token = await self.client.changes_start()
+                self._token, self.missed = await self.client.changes_start(), True
             self._polled = began
             if began - self._saved > SAVE_SECONDS:
                 self.save()
@@ -323,7 +341,7 @@ class Tree:
         except DriveRefused:  # the token is too old, or another account's
             self._by_id.clear()
             self._by_name.clear()
-            self._token, self._root = await self.client.changes_start(), ""
+            self._token, self._root, self.missed = await self.client.changes_start(), "", True
             return
         for change in changes:
             known = self._by_id.get(change.id)
@@ -338,6 +356,8 @@ class Tree:
         self.mirror.noticed({c.id: c.file.sha256 if c.file is not None else "" for c in changes})
 
     def _load(self) -> None:
+        if self.drive.account not in ("user", "service-account"):
+            return  # nobody can say whether it is still the same person
         snapshot = self.mirror.load()
         if snapshot is not None and snapshot.root == (self.drive.root_id or snapshot.root):
             self._token, self._root = snapshot.token, snapshot.root

@@ -293,6 +293,13 @@ async def test_a_long_chain_opens_with_two_requests(
     await session.client.replace(tampered, b"nowhere")
     await google_session.close(store.workspace)
     assert (await walked(open_store(again(store.workspace))))[0] == 31  # type: ignore[arg-type]
+    session = await google_session.session(store.workspace)
+    await session.client.replace(ids[10], b"nowhere")
+    session.tree._token = ""  # a box that was away for so long that its place in the changes is of no use
+    await google_session.close(store.workspace)
+    session = await google_session.session(store.workspace)
+    session.tree.mirror._write("delete from snapshot", [()])
+    assert (await walked(open_store(again(store.workspace))))[0] == 11  # type: ignore[arg-type]
 
 
 # many files
@@ -397,9 +404,31 @@ async def test_status_says_whose_drive_it_is_and_how_much_room(store: DriveStore
     assert "Banking LLM" in told.path
 
 
-async def test_without_a_sign_in_or_a_line_it_says_so(signed_in: SignedIn, account: Account, config: Path) -> None:
+async def test_the_root_may_lie_in_a_shared_drive(
+    signed_in: SignedIn, account: Account, drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google_init, "SETTLE", 0.02)
+    drive = drive_server.shared_drive("Team", {account.email: "fileOrganizer"})
+    workspace = signed_in("team", account, shared_drive=drive)
+    await google_init.init(Context(workspace), google_init.InitParams())
+    store = open_store(again(workspace))
+    await store.write("datasets/x", b"x")
+    release = await store.claim(f"{INCOMING}/mine")
+    release()
+    await store.discard(f"{INCOMING}/mine")
+    assert await store.read("datasets/x") == b"x" and await store.list(INCOMING) == ()
+    assert {h.drive for h in drive_server.named("x")} == {drive}
+    assert store.local("datasets") == "Shared drive/Banking LLM/datasets"
+
+
+async def test_without_a_sign_in_or_a_line_it_says_so(
+    signed_in: SignedIn, account: Account, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = signed_in("work", account)
     away = again(workspace, api="http://127.0.0.1:9", token_url="http://127.0.0.1:9/token")
+    monkeypatch.setattr("services.drive.google_tree.FIRST_SECONDS", 0.3)
+    with pytest.raises(StoreUnreachable, match=r"does not answer .*no connection"):
+        await open_store(again(workspace, api="http://127.0.0.1:9")).list("models")
     Vault(account.client, config).path.unlink()
     for broken, kind in ((again(workspace), SignInNeeded), (away, StoreUnreachable)):
         with pytest.raises(kind) as caught:

@@ -141,9 +141,11 @@ def _content(body: dict[str, Any]) -> bytes | None:
 
 
 async def _edit(state: State, body: dict[str, Any]) -> Any:
-    """Change an item behind the clients' backs: name, trashed, abusive, read_only."""
+    """Change an item behind the clients' backs: name, trashed, abusive, read_only; ``open_with`` shows it to one."""
     item = state.items.by_id[body["id"]]
     state.items.touch(item)
+    if "open_with" in body:
+        item.opened_by.add(body["open_with"])
     for name in ("name", "trashed", "abusive", "read_only"):
         if name in body:
             setattr(item, name, body[name])

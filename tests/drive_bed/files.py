@@ -9,11 +9,12 @@ import secrets
 from typing import Any
 
 from tests.drive_bed import fields, query
-from tests.drive_bed.errors import ApiError, invalid, not_found
+from tests.drive_bed.editing import change, editable, ids_in, new_item
+from tests.drive_bed.errors import ApiError, invalid
 from tests.drive_bed.items import FOLDER, SHORTCUT, Item, new_id
 from tests.drive_bed.media import media
 from tests.drive_bed.messages import Answer, Request, as_json
-from tests.drive_bed.resources import FILE_FIELDS, View, file_mask, may_edit, moment
+from tests.drive_bed.resources import FILE_FIELDS, View, file_mask
 from tests.drive_bed.state import State, all_drives, flag, whole
 
 _ORDERS = {
@@ -62,7 +63,10 @@ async def generate_ids(state: State, request: Request) -> Answer:
     if request.query.get("space", "drive") != "drive":
         raise invalid("space")
     ids = [new_id() for _ in range(count)]
-    state.items.ids.update(dict.fromkeys(ids, view.me))
+    kind = request.query.get("type", "files")
+    if kind not in ("files", "shortcuts"):
+        raise invalid("type")
+    state.items.ids.update(dict.fromkeys(ids, (view.me, kind)))
     body: dict[str, Any] = {"kind": "drive#generatedIds", "space": "drive", "ids": ids}
     return as_json(fields.cut(body, fields.parse(request.query.get("fields") or "*")))
 
@@ -86,8 +90,12 @@ async def list_files(state: State, request: Request) -> Answer:
         found = [state.items.by_id[id] for id in state.pages[token] if id in state.items.by_id]
     else:
         found = _found(state, view, request)
+    if request.trouble.incomplete:
+        found = found[::2]
+    if request.trouble.page_at_most is not None:
+        size = min(size, request.trouble.page_at_most)
     page, rest = found[:size], found[size:]
-    body: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": False}
+    body: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": request.trouble.incomplete}
     if rest:
         following = "~!!~" + secrets.token_urlsafe(48)
         state.pages[following] = [item.id for item in rest]
@@ -105,13 +113,15 @@ def _found(state: State, view: View, request: Request) -> list[Item]:
     drive = request.query.get("driveId") or request.query.get("teamDriveId") or ""
     with_drives = flag(request, "includeItemsFromAllDrives", "includeTeamDriveItems") and all_drives(request)
     _check_corpora(state, view, request, drive)
-    if asked.parents is None:
+    if request.trouble.stale:
+        pool = state.items.as_of(state.items.now() - request.trouble.stale)
+    elif asked.parents is None:
         pool = list(state.items.by_id.values())
     else:
         parents = {account.root if id == "root" else id for id in asked.parents}
         pool = [item for parent in sorted(parents) for item in state.items.within(parent)]
     found: dict[str, Item] = {}
-    for item in pool if not request.trouble.stale else _as_it_was(state, request, pool):
+    for item in pool:
         if drive and item.drive != drive:
             continue
         if state.visible(view, item, with_drives) and not (item.root and item.drive) and asked.test(scene, item):
@@ -134,13 +144,6 @@ def _check_corpora(state: State, view: View, request: Request, drive: str) -> No
         raise ApiError(404, "notFound", f"Shared drive not found: {drive}", location="driveId")
 
 
-def _as_it_was(state: State, request: Request, pool: list[Item]) -> list[Item]:
-    """The items as they were some seconds ago: new ones are missing, deleted and moved ones still there."""
-    then = state.items.now() - request.trouble.stale
-    everything = [*state.items.by_id.values(), *state.items.gone.values()]
-    return [old for item in everything if (old := state.items.at(item, then)) is not None]
-
-
 def _ordered(found: list[Item], order: str) -> list[Item]:
     if not order:
         return sorted(found, key=lambda item: item.changed, reverse=True)
@@ -150,66 +153,6 @@ def _ordered(found: list[Item], order: str) -> list[Item]:
             raise ApiError(400, "invalid", f"Invalid Value '{part}' for orderBy", location="orderBy")
         found.sort(key=_ORDERS[key], reverse=direction == "desc")
     return found
-
-
-def new_item(state: State, view: View, body: dict[str, Any], request: Request) -> Item:
-    """The item that a create asks for, not added yet. Raises ApiError for what Drive refuses."""
-    account = view.token.grant.account
-    parents = body.get("parents") or [account.root]
-    if not isinstance(parents, list) or len(parents) != 1:
-        raise ApiError(400, "invalid", "A file must have exactly one parent.", location="parents")
-    parent = state.parent(view, parents[0], all_drives(request))
-    if not may_edit(view, parent):
-        raise ApiError(403, "insufficientFilePermissions", "Insufficient permissions for the specified parent.")
-    id = body.get("id") or ""
-    if id:
-        check_id(state, view, id)
-    item = Item(id or new_id(), "Untitled", "application/octet-stream", [parent.id], app=view.client)
-    item.owner, item.drive = view.me, parent.drive
-    apply(state, view, item, body)
-    return item
-
-
-def check_id(state: State, view: View, id: str) -> None:
-    """Raise ApiError 409 when an id is taken, 400 when generateIds never gave it to this account."""
-    if id in state.items.by_id or id in state.items.gone:
-        raise ApiError(409, "fileIdInUse", location="file.id", kind="other")
-    if state.items.ids.get(id) != view.me:
-        raise ApiError(400, "invalid", "The provided file ID is not usable.", location="file.id", kind="other")
-
-
-def apply(state: State, view: View, item: Item, body: dict[str, Any]) -> None:
-    """Set what a File in a request's body sets. Raises ApiError 400."""
-    if "name" in body:
-        if not isinstance(body["name"], str):
-            raise invalid("name")
-        item.name = body["name"]
-    if body.get("mimeType"):
-        item.mime = str(body["mimeType"])
-    item.description = str(body.get("description", item.description))
-    item.starred = bool(body.get("starred", item.starred))
-    item.original_name = str(body.get("originalFilename", item.original_name))
-    if body.get("createdTime"):
-        item.created = moment(body["createdTime"], "createdTime")
-    if body.get("modifiedTime"):
-        item.modified = moment(body["modifiedTime"])
-    _set(item.properties, body.get("properties"))
-    if body.get("appProperties"):
-        _set(item.app_properties.setdefault(view.client, {}), body["appProperties"])
-    if item.mime == SHORTCUT and "shortcutDetails" in body:
-        item.target = body["shortcutDetails"].get("targetId", "")
-        if item.target not in state.items.by_id:
-            raise not_found(item.target)
-
-
-def _set(held: dict[str, str], given: dict[str, str | None] | None) -> None:
-    for key, value in (given or {}).items():
-        if value is None:
-            held.pop(key, None)
-        elif len(key.encode()) + len(str(value).encode()) > 124:
-            raise ApiError(400, "propertyTooLarge", "A property is longer than 124 bytes.", location="properties")
-        else:
-            held[key] = str(value)
 
 
 async def create(state: State, request: Request) -> Answer:
@@ -225,46 +168,6 @@ async def create(state: State, request: Request) -> Answer:
     return await answer_file(view, item, request)
 
 
-def editable(state: State, view: View, request: Request, id: str) -> Item:
-    """An item that is to be changed. Raises ApiError 404 or 403."""
-    item = state.item(view, id, all_drives(request))
-    if not may_edit(view, item):
-        raise ApiError(403, "insufficientFilePermissions")
-    return item
-
-
-def change(state: State, view: View, request: Request, item: Item, body: dict[str, Any]) -> None:
-    """Apply an update's body and parameters to an item, after ``touch``. Raises ApiError."""
-    add = [state.parent(view, id, all_drives(request)) for id in _ids(request, "addParents")]
-    remove = [view.token.grant.account.root if id == "root" else id for id in _ids(request, "removeParents")]
-    if "parents" in body:
-        raise ApiError(
-            403, "fieldNotWritable", "The parents field is not directly writable in update requests. "
-            "Use the addParents and removeParents parameters instead.",
-        )  # fmt: skip
-    left = [id for id in item.parents if id not in remove] + [parent.id for parent in add]
-    if add and len(set(left)) > 1:
-        raise ApiError(
-            403, "multipleParentsNotSupported" if not item.drive else "teamDrivesParentLimit",
-            "Increasing the number of parents is not allowed",
-        )  # fmt: skip
-    if any(parent is item or parent in list(state.items.below(item)) for parent in add):
-        raise ApiError(403, "invalidParent", "A folder can't be moved into itself.")
-    if "trashed" in body and item.root:
-        raise ApiError(403, "insufficientFilePermissions")
-    state.items.touch(item)
-    if add or remove:
-        state.items.move(item, [parent.id for parent in add], remove)
-    apply(state, view, item, body)
-    if "trashed" in body:
-        item.trashed = bool(body["trashed"])
-        item.trashed_at = item.changed if item.trashed else 0.0
-
-
-def _ids(request: Request, name: str) -> list[str]:
-    return [id for id in request.query.get(name, "").split(",") if id]
-
-
 async def update(state: State, request: Request, id: str) -> Answer:
     """files.update without content."""
     view = state.view(request)
@@ -274,7 +177,7 @@ async def update(state: State, request: Request, id: str) -> Answer:
     body = await request.json()
     content = set(body) - {"trashed", "starred", "properties", "appProperties"}
     change(state, view, request, item, body)
-    if content and "modifiedTime" not in body and not _ids(request, "addParents"):
+    if content and "modifiedTime" not in body and not ids_in(request, "addParents"):
         item.modified = item.changed
     return await answer_file(view, item, request)
 

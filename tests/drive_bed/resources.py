@@ -24,6 +24,11 @@ _EXPORTS = {
 }
 
 
+def sums_in(mask: fields.Mask) -> frozenset[str]:
+    """The checksums that a mask asks for."""
+    return frozenset(algorithm for name, algorithm in _SUMS.items() if name in mask or "*" in mask)
+
+
 def stamp(moment: float) -> str:
     """RFC 3339 in UTC with milliseconds, as Drive writes times."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(moment * 1000) % 1000:03d}Z"
@@ -59,8 +64,7 @@ class View:
 
     async def prepare(self, items: Iterable[Item], mask: fields.Mask) -> None:
         """Compute the checksums that ``mask`` asks for; ``file`` is plain after that."""
-        wanted = frozenset(sum for name, sum in _SUMS.items() if name in mask or "*" in mask)
-        if wanted:
+        if wanted := sums_in(mask):
             for item in items:
                 if item.blob:
                     await item.blob.need(wanted)
@@ -142,6 +146,13 @@ def _extension(view: View, item: Item) -> str | None:
     return item.name.rpartition(".")[2] if "." in item.name else ""
 
 
+def _size(view: View, item: Item) -> str | None:
+    """Drive tells a size of Google Docs too, one byte for a new one, although no bytes can be fetched."""
+    if item.google:
+        return None if item.mime in (FOLDER, SHORTCUT) else "1"
+    return str(item.size)
+
+
 def _link(view: View, item: Item) -> str:
     if item.folder:
         return f"https://drive.google.com/drive/folders/{item.id}"
@@ -196,7 +207,7 @@ _FILE: dict[str, Callable[[View, Item], Any]] = {
     "md5Checksum": _sum("md5"),
     "sha1Checksum": _sum("sha1"),
     "sha256Checksum": _sum("sha256"),
-    "size": lambda view, item: str(item.size) if item.blob else None,
+    "size": _size,
     "quotaBytesUsed": lambda view, item: "0" if item.drive else str(item.size),
     "headRevisionId": lambda view, item: item.revision or None,
     "isAppAuthorized": lambda view, item: view.client in item.opened_by or item.app == view.client,

@@ -247,9 +247,13 @@ def start(folder: Path, *, port: int = 0, prefix: Sequence[str] = ()) -> tuple[s
     """Start a server in a process of its own; returns once it listens. Raises RuntimeError when it does not."""
     command = [*prefix, sys.executable, "-m", "tests.drive_server", "--port", str(port), "--folder", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT, env=environment)
+    pipe = subprocess.PIPE  # of stdin as well: its end, when this process is gone however it went, ends the server
+    process = subprocess.Popen(
+        [*command, "--until-eof"], stdin=pipe, stdout=pipe, text=True, cwd=CHECKOUT, env=environment
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
+        process.wait(10)
         raise RuntimeError(f"the Drive server did not start: {' '.join(command)}")
     return process, DriveServer(json.loads(line)["url"], folder)

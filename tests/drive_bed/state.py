@@ -139,8 +139,9 @@ class State:
         """Raise ApiError 403 when ``size`` more bytes don't fit, ``instead`` of those there."""
         if drive or account.limit is None:
             return
-        if self.items.used(account.email)[0] - instead + size > account.limit and size:
-            raise ApiError(403, "storageQuotaExceeded")
+        if self.items.usage.get(account.email, 0) - instead + size > account.limit and size:
+            message = "Service Accounts do not have storage quota. Leverage shared drives instead."
+            raise ApiError(403, "storageQuotaExceeded", message if account.service else "")
 
 
 def flag(request: Request, *names: str) -> bool:

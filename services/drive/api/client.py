@@ -6,7 +6,6 @@ https://developers.google.com/workspace/drive/api/reference/rest/v3
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,19 +17,18 @@ from services.drive.api import wire
 from services.drive.api.downloads import FILES_PATH, Downloads
 from services.drive.api.http import Http, Retry
 from services.drive.api.journal import Journal, private_folder
-from services.drive.api.pacing import DOWNLOAD, EDIT, GET, LIST, Pace
+from services.drive.api.pacing import EDIT, GET, LIST, Pace
 from services.drive.api.reading import Threads
-from services.drive.api.trouble import Trouble
+from services.drive.api.small import Small
 from services.drive.api.types import FOLDER, About, Change, DriveFile, OnBytes, SharedDrive, Stats, Tokens
-from services.drive.api.uploads import PATH as UPLOAD_PATH
-from services.drive.api.uploads import Uploads, multipart, query
-from services.drive.errors import Corrupted, DriveRefused
+from services.drive.api.uploads import Uploads
+from services.drive.errors import DriveRefused
 from services.errors import StoreUnreachable
 
 _ALL = {"supportsAllDrives": "true"}
 _EVERYWHERE = {"supportsAllDrives": "true", "includeItemsFromAllDrives": "true"}
 _IDS = 100  # ids fetched ahead
-_AGAIN = 4  # how often a listing that Drive calls incomplete, or bytes that arrived wrong, are asked for again
+_AGAIN = 4  # how often a listing that Drive calls incomplete is asked for again
 
 
 class DriveClient:
@@ -57,6 +55,7 @@ class DriveClient:
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="drive")
         self._ids: list[str] = []
         self._ids_lock = asyncio.Lock()
+        self._small = Small(self._http, self.get)
         self._ups: Uploads | None = None
         self._downs: Downloads | None = None
 
@@ -78,19 +77,23 @@ class DriveClient:
     async def about(self) -> About:
         """Whose account this is, and its room."""
         answer = await self._http.call(
-            "GET", "/drive/v3/about", what="asking for the account", units=GET, params={"fields": wire.ABOUT}
+            "GET",
+            "/drive/v3/about",
+            wire.AboutAnswer,
+            what="asking for the account",
+            units=GET,
+            params={"fields": wire.ABOUT},
         )
-        return wire.decode(answer.body, wire.AboutAnswer).about()
+        return answer.about()
 
     async def shared_drives(self) -> list[SharedDrive]:
         """The shared drives that the account can see."""
         found: list[SharedDrive] = []
         params = {"pageSize": "100", "fields": wire.DRIVES}
         while True:
-            answer = await self._http.call(
-                "GET", "/drive/v3/drives", what="listing the shared drives", units=LIST, params=params
+            page = await self._http.call(
+                "GET", "/drive/v3/drives", wire.DriveList, what="listing the shared drives", units=LIST, params=params
             )
-            page = wire.decode(answer.body, wire.DriveList)
             found += page.drives
             if not page.next_page_token:
                 return found
@@ -102,9 +105,9 @@ class DriveClient:
             while len(self._ids) < count:
                 params = {"count": str(min(1000, max(_IDS, count - len(self._ids)))), "space": "drive", "fields": "ids"}
                 answer = await self._http.call(
-                    "GET", f"{FILES_PATH}/generateIds", what="asking for new ids", units=GET, params=params
+                    "GET", f"{FILES_PATH}/generateIds", wire.Ids, what="asking for new ids", units=GET, params=params
                 )
-                self._ids += wire.decode(answer.body, wire.Ids).ids
+                self._ids += answer.ids
             taken, self._ids = self._ids[:count], self._ids[count:]
             return taken
 
@@ -116,6 +119,7 @@ class DriveClient:
             answer = await self._http.call(
                 "GET",
                 f"{FILES_PATH}/{id}",
+                wire.File,
                 what="looking at a file",
                 units=GET,
                 params={"fields": wire.FILE, **_ALL},
@@ -124,7 +128,7 @@ class DriveClient:
             if refusal.status == 404:
                 return None
             raise
-        return wire.decode(answer.body, wire.File).file()
+        return answer.file()
 
     async def children(
         self, folder: str, *, name: str | None = None, properties: dict[str, str] | None = None
@@ -172,16 +176,22 @@ class DriveClient:
         return found
 
     async def _page(self, params: Mapping[str, str]) -> wire.FileList:
-        answer = await self._http.call("GET", FILES_PATH, what="listing a folder", units=LIST, params=params)
-        return wire.decode(answer.body, wire.FileList)
+        return await self._http.call(
+            "GET", FILES_PATH, wire.FileList, what="listing a folder", units=LIST, params=params
+        )
 
     async def changes_start(self) -> str:
         """A token from which ``changes`` tells what is changed from now on."""
         params = {**_ALL, **({"driveId": self._shared_drive} if self._shared_drive else {})}
         answer = await self._http.call(
-            "GET", "/drive/v3/changes/startPageToken", what="asking for changes", units=GET, params=params
+            "GET",
+            "/drive/v3/changes/startPageToken",
+            wire.StartPageToken,
+            what="asking for changes",
+            units=GET,
+            params=params,
         )
-        return wire.decode(answer.body, wire.StartPageToken).start_page_token
+        return answer.start_page_token
 
     async def changes(self, token: str) -> tuple[list[Change], str]:
         """What has changed since ``token``, and the token for the next time."""
@@ -190,10 +200,9 @@ class DriveClient:
         if self._shared_drive:
             params["driveId"] = self._shared_drive
         while True:
-            answer = await self._http.call(
-                "GET", "/drive/v3/changes", what="asking for changes", units=LIST, params=params
+            page = await self._http.call(
+                "GET", "/drive/v3/changes", wire.ChangeList, what="asking for changes", units=LIST, params=params
             )
-            page = wire.decode(answer.body, wire.ChangeList)
             found += page.found()
             if not page.next_page_token:
                 return found, page.new_start_page_token or token
@@ -205,12 +214,13 @@ class DriveClient:
         self, name: str, parent: str, *, id: str = "", properties: dict[str, str] | None = None
     ) -> DriveFile:
         """Make a folder. One whose ``id`` is taken is the one that was made before: it is returned as it is."""
-        id = id or (await self.new_ids())[0]
+        id = id or await self._new_id()
         metadata = {"id": id, "name": name, "mimeType": FOLDER, "parents": [parent], "properties": properties or {}}
         try:
             answer = await self._http.call(
                 "POST",
                 FILES_PATH,
+                wire.File,
                 what=f"making the folder {name}",
                 units=EDIT,
                 params={"fields": wire.FILE, **_ALL},
@@ -221,7 +231,7 @@ class DriveClient:
             if refusal.status == 409 and (file := await self.get(id)) is not None:
                 return file
             raise
-        return wire.decode(answer.body, wire.File).file()
+        return answer.file()
 
     async def create(
         self, name: str, parent: str, data: bytes, *, id: str = "", properties: dict[str, str] | None = None
@@ -231,84 +241,17 @@ class DriveClient:
         False when ``id`` is taken by other content. Of two writers with one id exactly one gets True, unless both
         wrote the same bytes.
         """
-        id = id or (await self.new_ids())[0]
+        id = id or await self._new_id()
         metadata = {"id": id, "name": name, "parents": [parent], "properties": properties or {}}
-        try:
-            file = await self._small("POST", UPLOAD_PATH, metadata, data, f"writing {name}")
-        except DriveRefused as refusal:
-            if refusal.status != 409:
-                raise
-            found = await self.get(id)
-            return found is not None and _same(found, data)
-        if not _same(file, data):
-            await self.replace(id, data)
-        return True
+        return await self._small.create(id, metadata, data)
 
     async def replace(self, id: str, data: bytes) -> DriveFile:
         """Give a small file new content. Raises Corrupted when it does not arrive as it is."""
-        for _ in range(_AGAIN):
-            file = await self._small("PATCH", f"{UPLOAD_PATH}/{id}", {}, data, "writing a file")
-            if _same(file, data):
-                return file
-            self.stats.last_trouble = "writing a file: the bytes arrived corrupted"
-        raise Corrupted(
-            "A small file does not arrive on Google Drive as it is.", hint="Something on the way changes the bytes."
-        )
-
-    async def _small(self, method: str, path: str, metadata: Mapping[str, object], data: bytes, what: str) -> DriveFile:
-        boundary, head, tail = multipart(metadata)
-        patience = self._http.patience(what)
-        while True:
-            try:
-                answer = await self._http.once(
-                    method,
-                    path,
-                    what=what,
-                    units=EDIT,
-                    params=query("multipart"),
-                    headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-                    body=head + data + tail,
-                    create=method == "POST",
-                )
-                self.stats.sent_bytes += len(data)
-                return wire.decode(answer.body, wire.File).file()
-            except Trouble as trouble:
-                await patience.after(trouble)
+        return await self._small.replace(id, data)
 
     async def read(self, id: str) -> bytes | None:
         """A small file's bytes, compared with its checksum; None when there is no such file. Raises Corrupted."""
-        for _ in range(_AGAIN):
-            file, data = await asyncio.gather(self.get(id), self._media(id))
-            if file is None or data is None:
-                return None
-            if _same(file, data):
-                return data
-            self.stats.last_trouble = f"reading {file.name}: the bytes arrived corrupted"
-        raise Corrupted(
-            "A small file on Google Drive keeps arriving with other bytes than its checksum says.",
-            hint="Something on the way changes the bytes.",
-        )
-
-    async def _media(self, id: str) -> bytes | None:
-        patience = self._http.patience("reading a file")
-        while True:
-            try:
-                answer = await self._http.once(
-                    "GET",
-                    f"{FILES_PATH}/{id}",
-                    what="reading a file",
-                    units=DOWNLOAD,
-                    params={"alt": "media", **_ALL},
-                    headers={"Accept-Encoding": "identity"},
-                )
-                self.stats.received_bytes += len(answer.body)
-                return answer.body
-            except DriveRefused as refusal:
-                if refusal.status == 404:
-                    return None
-                raise
-            except Trouble as trouble:
-                await patience.after(trouble)
+        return await self._small.read(id)
 
     # transfers
 
@@ -322,7 +265,7 @@ class DriveClient:
         if self._ups is None:
             journal = Journal(private_folder(self._state / "uploads"))
             await asyncio.to_thread(journal.sweep)
-            self._ups = Uploads(self._http, journal, self._threads, self.get, self._new_id, self.delete)
+            self._ups = Uploads(self._http, journal, self._threads, self.get, self._new_id, self.delete, self.trash)
         return await self._ups.upload(local, name, parent, on_bytes, replace)
 
     async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, *, abuse: bool = False) -> str:
@@ -368,15 +311,16 @@ class DriveClient:
         if properties is not None:
             body["properties"] = properties
         answer = await self._http.call(
-            "PATCH", f"{FILES_PATH}/{id}", what="changing a file", units=EDIT, params=params, json=body
+            "PATCH", f"{FILES_PATH}/{id}", wire.File, what="changing a file", units=EDIT, params=params, json=body
         )
-        return wire.decode(answer.body, wire.File).file()
+        return answer.file()
 
     async def trash(self, id: str) -> None:
         """Move a file to Drive's trash, from where a person can bring it back for thirty days."""
         await self._http.call(
             "PATCH",
             f"{FILES_PATH}/{id}",
+            wire.File,
             what="moving a file to the trash",
             units=EDIT,
             params={"fields": "id", **_ALL},
@@ -386,14 +330,9 @@ class DriveClient:
     async def delete(self, id: str) -> None:
         """Delete for good; absent is fine. Only for our own unfinished things."""
         try:
-            await self._http.call("DELETE", f"{FILES_PATH}/{id}", what="deleting a file", units=EDIT, params=_ALL)
+            await self._http.call(
+                "DELETE", f"{FILES_PATH}/{id}", wire.Nothing, what="deleting a file", units=EDIT, params=_ALL
+            )
         except DriveRefused as refusal:
             if refusal.status != 404:
                 raise
-
-
-def _same(file: DriveFile, data: bytes) -> bool:
-    """Whether Drive's checksum of ``file`` is that of ``data``."""
-    if file.sha256:
-        return file.sha256 == hashlib.sha256(data).hexdigest()
-    return bool(file.md5) and file.md5 == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import urllib.parse
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TypeVar
 
 import aiohttp
 import msgspec
 from aiohttp.payload import Payload
+from yarl import URL
 
+from services.drive.api import wire
 from services.drive.api.pacing import Pace
 from services.drive.api.trouble import Trouble, judge
 from services.drive.api.types import Stats, Tokens
 from services.drive.errors import SignInNeeded
 from services.errors import StoreUnreachable
 
+T = TypeVar("T")
 Body = bytes | Callable[[], Payload] | None
 
 _UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -80,6 +86,7 @@ class Http:
         self._tokens = tokens
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
+        self._proxy, self._proxy_auth = _proxy(self.root)
 
     def patience(self, what: str) -> Patience:
         """A fresh count of tries for ``what`` ("listing a folder")."""
@@ -95,14 +102,15 @@ class Http:
         self,
         method: str,
         path: str,
+        kind: type[T],
         *,
         what: str,
         units: int,
         params: Mapping[str, str] | None = None,
         json: object = None,
         create: bool = False,
-    ) -> Answer:
-        """One request that can be repeated without harm, repeated until it succeeds.
+    ) -> T:
+        """One request that can be repeated without harm, repeated until it succeeds; its answer as a ``kind``.
 
         Raises DriveRefused and its kinds, SignInNeeded, StoreUnreachable.
         """
@@ -111,9 +119,10 @@ class Http:
         headers = {} if json is None else {"Content-Type": "application/json; charset=UTF-8"}
         while True:
             try:
-                return await self.once(
+                answer = await self.once(
                     method, path, what=what, units=units, params=params, headers=headers, body=body, create=create
                 )
+                return wire.decode(answer.body, kind)
             except Trouble as trouble:
                 await patience.after(trouble)
 
@@ -197,6 +206,8 @@ class Http:
             headers={**(headers or {}), "Authorization": f"Bearer {token}"},
             data=body() if callable(body) else body,
             allow_redirects=False,
+            proxy=self._proxy,
+            proxy_auth=self._proxy_auth,
         )
 
     def _opened_session(self) -> aiohttp.ClientSession:
@@ -207,10 +218,20 @@ class Http:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=retry.connect, sock_read=retry.stall),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "hybrid-tui (gzip)"},
-                trust_env=True,
                 read_bufsize=1 << 20,
             )
         return self._session
+
+
+def _proxy(root: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+    """The proxy that the environment names for the API, and its password. aiohttp would look again at each request."""
+    address = urllib.parse.urlsplit(root)
+    named = urllib.request.getproxies().get(address.scheme)
+    if not named or urllib.request.proxy_bypass(address.hostname or ""):
+        return None, None
+    url = URL(named if "://" in named else f"http://{named}")
+    auth = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
+    return url.with_user(None), auth
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ from services.drive.errors import Corrupted, DriveRefused
 from services.errors import StoreUnreachable
 
 PATH = "/upload/drive/v3/files"
-SMALL = 4 << 20  # up to here one request; a session would be one more
+SMALL = 2 << 20  # up to here one request, sent anew when it breaks; a session costs one request more
 _STEP = 256 << 10  # chunks of a session are multiples of this
 _FIRST, _LEAST, _MOST = 8 << 20, 1 << 20, 256 << 20  # bytes of a chunk
 _SECONDS = 10.0  # what a chunk should take
@@ -39,7 +40,7 @@ class _Gone(Exception):
 
 
 class Uploads:
-    """Sends files. ``get`` looks a file up by id, ``new_id`` makes one, ``delete`` removes a corrupted copy of ours."""
+    """Sends files. ``get``: a file by its id; ``delete`` and ``trash`` remove a copy of ours that arrived corrupted."""
 
     def __init__(
         self,
@@ -49,11 +50,13 @@ class Uploads:
         get: Get,
         new_id: Callable[[], Awaitable[str]],
         delete: Callable[[str], Awaitable[None]],
+        trash: Callable[[str], Awaitable[None]],
     ) -> None:
         self.http = http
         self.get = get
         self.new_id = new_id
         self.delete = delete
+        self.trash = trash
         self._journal = journal
         self._threads = threads
 
@@ -64,7 +67,7 @@ class Uploads:
         with contextlib.ExitStack() as stack:
             try:
                 entry = stack.enter_context(self._journal.entry(local, parent, name, replace))
-                one = _One(self, source, entry, name, parent, replace, on_bytes)
+                one = _One(self, source, entry, name, parent, replace, on_bytes, threads)
                 return await one.upload()
             finally:
                 await source.close()
@@ -74,9 +77,18 @@ class _One:
     """One file on its way up."""
 
     def __init__(
-        self, uploads: Uploads, source: Source, entry: Entry, name: str, parent: str, replace: str, on_bytes: OnBytes
+        self,
+        uploads: Uploads,
+        source: Source,
+        entry: Entry,
+        name: str,
+        parent: str,
+        replace: str,
+        on_bytes: OnBytes,
+        threads: Threads,
     ) -> None:
         self._up = uploads
+        self._threads = threads
         self._http = uploads.http
         self._source = source
         self._entry = entry
@@ -94,20 +106,24 @@ class _One:
             self._noted = noted
             if (file := await self._there()) is not None:
                 return self._finished(file)
+            if noted.sha256:  # it had arrived, and was changed or trashed since: that one is let alone
+                self._note(id="", address="")
         for _ in range(_FRESH_STARTS):
             try:
                 file = await (self._small() if self._source.size <= SMALL else self._large())
-                if await self._same(file):
+                if await self._arrived(file):
                     return self._finished(file)
-                await self._drop(file)
-            except _Gone:
-                pass
+                self._note(id="", address="")
+            except _Gone:  # under the same id: should the file be there after all, Drive will say so
+                self._note(id=self._noted.id, address="")
             except DriveRefused as refusal:
                 if refusal.status != 409 or self._replace:
                     raise
                 if (found := await self._there()) is not None:
                     return self._finished(found)
-            self._note(id="", address="")
+                if await self._up.get(self._noted.id) is not None:  # our own earlier try, which arrived corrupted
+                    await self._up.trash(self._noted.id)
+                self._note(id="", address="")
             self._show(0)
         raise Corrupted(
             f"{self._source.path} did not arrive on Google Drive as it is, in {_FRESH_STARTS} tries.",
@@ -157,11 +173,17 @@ class _One:
         self._note(id=file.id, address="", sha256=file.sha256)
         return file
 
-    async def _drop(self, file: DriveFile) -> None:
-        """Remove a copy that arrived corrupted; a file that was replaced is sent again instead."""
-        self._http.stats.last_trouble = f"{self._what}: the bytes arrived corrupted"
-        if not self._replace:
-            await self._up.delete(file.id)
+    async def _arrived(self, file: DriveFile) -> bool:
+        """Whether it arrived as it is; else the copy is removed. One that was replaced is sent again instead."""
+        whole = False
+        try:
+            whole = await self._same(file) or await self._there() is not None  # it may be the answer that is corrupted
+            if not whole:
+                self._http.stats.last_trouble = f"{self._what}: the bytes arrived corrupted"
+        finally:  # also when the local file changed meanwhile: then what arrived is a mixture
+            if not whole and not self._replace:
+                await self._up.delete(self._noted.id)
+        return whole
 
     # small: one request
 
@@ -181,7 +203,7 @@ class _One:
                     units=EDIT,
                     params=query("multipart"),
                     headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-                    body=lambda body=body: body,  # type: ignore[misc]
+                    body=body.armed,
                     create=not self._replace,
                 )
                 return wire.decode(answer.body, wire.File).file()
@@ -255,7 +277,7 @@ class _One:
                 raise StoreUnreachable(
                     f"Google Drive opened no upload session; {self._what} can't begin.", hint="Check [drive] api."
                 )
-            self._note(id=self._noted.id, address=address)
+            await self._threads.run(partial(self._note, id=self._noted.id, address=address))  # flushes to the disk
             return
 
     async def _probe(self) -> int | DriveFile:
@@ -280,7 +302,7 @@ class _One:
                 what=self._what,
                 units=0,
                 headers={"Content-Range": content_range, "Content-Type": "application/octet-stream"},
-                body=body if isinstance(body, bytes) else lambda: body,
+                body=body if isinstance(body, bytes) else body.armed,
                 ok=(200, 201, 308),
             )
         except DriveRefused as refusal:

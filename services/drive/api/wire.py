@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from services.drive.api.trouble import Trouble
 from services.drive.api.types import About, Change, DriveFile, SharedDrive
-from services.errors import StoreUnreachable
 
 FILE = (
     "id,name,mimeType,parents,size,md5Checksum,sha256Checksum,modifiedTime,createdTime,trashed,"
@@ -133,19 +133,21 @@ class AboutAnswer(_Wire):
         )
 
 
+class Nothing(_Wire):
+    """Of an answer without a body."""
+
+
 class DriveList(_Wire):
     drives: list[SharedDrive] = []
     next_page_token: str = ""
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """``body`` as a ``kind``. Raises StoreUnreachable when it is not what the API would answer (a portal's page)."""
+    """``body`` as a ``kind``. Raises Trouble when it is not what the API would answer (cut short, a portal's page)."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreUnreachable(
-            f"What answered is not Google Drive's API ({error}).", hint="Check the network, and [drive] api."
-        ) from None
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Trouble("an answer that is not one of Google Drive's API") from None
 
 
 def quoted(text: str) -> str:
