@@ -88,7 +88,7 @@ async def test_a_chain_is_walked_to_its_first_empty_slot_and_seen_to_grow(store:
 
 
 async def test_files_go_up_and_come_down_with_their_checksums(store: BucketStore, tmp_path: Path) -> None:
-    contents = {NAME: os.urandom(20_000_001), "a/b/small": b"x", "empty": b""}
+    contents = {NAME: os.urandom(12_000_001), "a/b/small": b"x", "empty": b""}
     sources = [_source(tmp_path / "in", name, data) for name, data in contents.items()]
     up, down = Heard(), Heard()
     copied = await store.put_files(sources, "models/v", up)
@@ -119,11 +119,11 @@ async def test_what_is_there_is_refused_or_replaced_whole(store: BucketStore, tm
 
 
 async def test_a_source_that_changes_while_it_is_sent_leaves_nothing(store: BucketStore, tmp_path: Path) -> None:
-    source = _source(tmp_path, "f", bytes(30 << 20))
+    source = _source(tmp_path, "f", bytes(18 << 20))
 
     def change(n: int, path: str) -> None:
         with (tmp_path / "f").open("r+b") as file:
-            file.seek(29 << 20)
+            file.seek(17 << 20)
             file.write(b"changed")
 
     with pytest.raises(HybridError, match="changed while"):

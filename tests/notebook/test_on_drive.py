@@ -1,4 +1,4 @@
-"""The notebook's side on Google Drive itself, on the stand-in of its API on loopback; and a mount checked against it."""
+"""The notebook's side on Google Drive, on the stand-in of its API on loopback; and a mount checked against it."""
 
 from __future__ import annotations
 
