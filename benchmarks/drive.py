@@ -169,21 +169,24 @@ def rclone(server: DriveServer, account: Account, place: Path, up: Path, name: s
     from tests.drive_bed import authority
 
     ca = authority.make(server.folder)
-    expired = json.dumps(
-        {"access_token": "none", "refresh_token": account.refresh_token, "expiry": "2020-01-01T00:00:00Z"}
-    )
+    expired = {"access_token": "none", "refresh_token": account.refresh_token, "expiry": "2020-01-01T00:00:00Z"}
     config = place / "rclone.conf"
     config.write_text(
         f"[gd]\ntype = drive\nscope = drive.file\nclient_id = {account.client}\n"
         f"client_secret = {account.secret}\ntoken = {json.dumps(expired)}\n"
     )
     base = [str(RCLONE), "--config", str(config), "--ca-cert", str(ca), "copy"]
-    environment = {**os.environ, "HTTPS_PROXY": server.url, "NO_PROXY": ""}
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment["HTTPS_PROXY"] = server.url
     target = place / "rclone-down"
 
     def copy(source: str, to: str) -> float:
         command = [*base, source, to]
-        return timed(lambda: subprocess.run(command, env=environment, check=True, capture_output=True))
+        done: list[subprocess.CompletedProcess[str]] = []
+        seconds = timed(lambda: done.append(subprocess.run(command, env=environment, capture_output=True, text=True)))
+        if done[0].returncode:
+            raise SystemExit(f"rclone: {done[0].stderr}")
+        return seconds
 
     taken = {"up": copy(str(up), f"gd:{name}"), "down": copy(f"gd:{name}", str(target))}
     same(up, target)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import urllib.parse
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TypeVar
 
 import aiohttp
 import msgspec
 from aiohttp.payload import Payload
+from yarl import URL
 
 from services.drive.api import wire
 from services.drive.api.pacing import Pace
@@ -83,6 +86,7 @@ class Http:
         self._tokens = tokens
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
+        self._proxy, self._proxy_auth = _proxy(self.root)
 
     def patience(self, what: str) -> Patience:
         """A fresh count of tries for ``what`` ("listing a folder")."""
@@ -202,6 +206,8 @@ class Http:
             headers={**(headers or {}), "Authorization": f"Bearer {token}"},
             data=body() if callable(body) else body,
             allow_redirects=False,
+            proxy=self._proxy,
+            proxy_auth=self._proxy_auth,
         )
 
     def _opened_session(self) -> aiohttp.ClientSession:
@@ -212,10 +218,20 @@ class Http:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=retry.connect, sock_read=retry.stall),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "hybrid-tui (gzip)"},
-                trust_env=True,
                 read_bufsize=1 << 20,
             )
         return self._session
+
+
+def _proxy(root: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+    """The proxy that the environment names for the API, and its password. aiohttp would look again at each request."""
+    address = urllib.parse.urlsplit(root)
+    named = urllib.request.getproxies().get(address.scheme)
+    if not named or urllib.request.proxy_bypass(address.hostname or ""):
+        return None, None
+    url = URL(named if "://" in named else f"http://{named}")
+    auth = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
+    return url.with_user(None), auth
 
 
 @contextlib.contextmanager

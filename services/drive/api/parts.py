@@ -14,16 +14,20 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from services import atomic
+from services import atomic, formats
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.types import DriveFile
 from services.errors import HybridError, Refused
+
+_SPARE = 64 << 20  # bytes that stay free on the disk
+_FLUSH = 64 << 20  # bytes after which the disk is told to begin, so that little is left for the end
 
 Data = bytes | bytearray | memoryview
 
@@ -64,6 +68,8 @@ class Part:
         self._md5 = None if file.sha256 else hashlib.md5(usedforsecurity=False)
         self._hashed = 0
         self._hashing: asyncio.Future[None] | None = None
+        self._flushing: asyncio.Future[None] | None = None
+        self._unflushed = 0
         self._turn = threading.Lock()  # held by the thread that hashes the whole
         with _sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +151,16 @@ class Part:
         await self._threads.run(self._write, at, data)
         self._add(at, at + len(data))
         self._follow()
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            if self._flushing is not None:
+                self._flushing.result()  # an error is told to one flush only
+            self._unflushed = 0
+            self._flushing = self._threads.start(self._flush)
+
+    def _flush(self) -> None:
+        with _sentences(self.local):
+            os.fdatasync(self._fd)
 
     def _write(self, at: int, data: Data) -> None:
         with _sentences(self.local):
@@ -218,6 +234,8 @@ class Part:
                 atomic.sync_directory(self.local.parent)
             self._journal.unlink(missing_ok=True)
 
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
         await self._threads.run(finish)
 
     def forget(self) -> None:
@@ -239,6 +257,7 @@ def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
         return ""
+    room(local, len(data))
     part = local.with_name(local.name + ".part")
     with _sentences(local):
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +269,17 @@ def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
             part.replace(local)
     atomic.sync_directory(local.parent)
     return digest
+
+
+def room(local: Path, needed: int) -> None:
+    """Raises HybridError when the disk of ``local`` has no room for so many bytes more. Blocking."""
+    there = next((p for p in local.absolute().parents if p.is_dir()), Path("/"))
+    free = shutil.disk_usage(there).free
+    if needed and free < needed + _SPARE:
+        raise HybridError(
+            f"{local} needs {formats.size(needed)} more, and the disk has {formats.size(free)} free.",
+            hint="Free some space (storage.items shows what can go); what came so far is kept.",
+        )
 
 
 @contextlib.contextmanager
