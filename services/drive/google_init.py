@@ -55,6 +55,7 @@ async def init(ctx: Context, params: InitParams) -> Initialised | Plan:
     workspace = ctx.workspace
     name = workspace.settings.store.root
     tree = (await google_session.session(workspace)).tree
+    await tree.reached()
     found = await _look(tree, params.root_id or tree.drive.root_id, name)
     plan = _plan(found, name)
     if ctx.dry_run:

@@ -14,7 +14,7 @@ from services.context import Context
 from services.drive import google_init, google_session
 from services.drive.actions import StatusParams, status
 from services.drive.api.types import FOLDER, SHORTCUT
-from services.drive.auth.vault import Vault
+from services.drive.auth.vault import Grant, Vault
 from services.drive.errors import Corrupted, SignInNeeded
 from services.drive.google import DriveStore
 from services.drive.google_root import Ambiguous
@@ -22,7 +22,7 @@ from services.drive.open import open_store
 from services.drive.store import INCOMING, Source, Wanted
 from services.errors import BadInput, HybridError, StoreUnreachable
 from services.workspace import Workspace
-from tests.drive.google_bed import SignedIn, again
+from tests.drive.google_bed import SCOPES, SignedIn, again
 from tests.drive_bed.serve import Account, DriveServer
 
 LOG = "docs/registry/log"
@@ -436,6 +436,17 @@ async def test_without_a_sign_in_or_a_line_it_says_so(
         assert caught.value.exit_code == 4 and caught.value.hint and "\n" not in str(caught.value)
         told = await open_store(broken).status()
         assert not told.reachable and str(caught.value) in told.problem and not told.created
+
+
+async def test_after_another_sign_in_another_drive_is_seen(
+    store: DriveStore, account: Account, config: Path, drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google_session, "_LOOK_SECONDS", 0.0)
+    assert (await store.status()).label.endswith("ann@example.org")
+    bob = drive_server.account("bob@example.org", scope="drive")
+    Vault(bob.client, config).write(Grant(bob.client, SCOPES["drive"], bob.refresh_token))
+    told = await store.status()
+    assert told.label.endswith("bob@example.org") and not told.created and "may not see it" in told.problem
 
 
 def test_a_folder_store_imports_no_drive_client(tmp_path: Path) -> None:
