@@ -136,7 +136,7 @@ class DriveStore(Store):
             if len(data) <= _REMEMBERED:
                 tree.mirror.keep_content(file.id, data)
             if hashlib.sha256(data).hexdigest() != file.sha256:
-                tree.forget(file.id)  # it was replaced since it was looked at
+                tree.cache.forget(file.id)  # it was replaced since it was looked at
         return data
 
     async def read_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
@@ -156,25 +156,33 @@ class DriveStore(Store):
         way = parts(path)
         old = await tree.find(path)
         above = await tree.make("/".join(way[:-1]))
-        if old is None and path not in tree.layout.places and above.id not in tree.own:
+        if old is None and path not in tree.cache.layout.places and above.id not in tree.own:
             listed = (await tree.listing(above, sure=True)).named(way[-1])
             old = await tree.through(listed) if listed is not None else None
         if old is not None and old.size is None:
             raise no_bytes(path, old)
         if old is not None:
-            if not (old.sha256 and old.sha256 == hashlib.sha256(data).hexdigest()):
+            if not await self._holds(tree, old, data):
                 now = await tree.client.replace(old.id, data)
-                tree.put(now)
+                tree.cache.put(now)
                 tree.mirror.keep_content(old.id, data)
                 if now.trashed:  # thrown away since it was looked at: the new content must not lie there
-                    tree.forget(old.id)
+                    tree.cache.forget(old.id)
                     return await self.write(path, data)
             return None
         return await self._create(tree, above, path, data)
 
+    async def _holds(self, tree: Tree, file: DriveFile, data: bytes) -> bool:
+        """Whether the file has these bytes: known to be so, and asked once more before nothing is sent."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if file.sha256 != sha256:
+            return False
+        now = await tree.client.get(file.id)
+        return now is not None and not now.trashed and now.sha256 == sha256
+
     async def _create(self, tree: Tree, above: DriveFile, path: str, data: bytes) -> None:
         name = names.drive_name(parts(path)[-1])
-        id = tree.layout.places.get(path, "")
+        id = tree.cache.layout.places.get(path, "")
         if id and await tree.client.get(id) is not None:
             id = ""  # the file of this place was renamed or thrown away by hand: it gets a fresh one
         reserved = bool(id)
@@ -190,14 +198,14 @@ class DriveStore(Store):
             await self._agree(tree, above, name, id, data)
         made = await tree.client.get(id)
         if made is not None:
-            tree.put(made)
+            tree.cache.put(made)
 
     async def _agree(self, tree: Tree, above: DriveFile, name: str, id: str, data: bytes) -> None:
         """Another writer may have made a file of this name at the same moment: the older file stays, with our data."""
         alike = [f for f in await tree.client.children(above.id, name=name) if f.size is not None]
         older = min((*alike,), key=lambda f: (f.created, f.id), default=None)
         if older is not None and older.id != id and any(f.id == id for f in alike):
-            tree.put(await tree.client.replace(older.id, data))
+            tree.cache.put(await tree.client.replace(older.id, data))
             mine = next(f for f in alike if f.id == id)
             await tree.remove(mine)
 
@@ -239,14 +247,14 @@ class DriveStore(Store):
             return False
         current = await tree.client.get(found.id)
         if current is None or current.trashed or current.name != found.name or current.parents != found.parents:
-            tree.forget(found.id)  # somebody else moved it first
+            tree.cache.forget(found.id)  # somebody else moved it first
             return False
         leaving = next((p for p in current.parents if p != above.id), "")
         moved = await tree.client.change(
             found.id, name=names.drive_name(way[-1]), add_parent=above.id if leaving else "", remove_parent=leaving
         )
         tree.own.discard(moved.id)
-        tree.put(moved)
+        tree.cache.put(moved)
         return True
 
     async def claim(self, folder: str) -> Callable[[], None]:
@@ -286,7 +294,7 @@ class DriveStore(Store):
             if found is None:
                 raise HybridError(f"There is no {folder}/{path} on Google Drive.")
             await tree.client.trash(found.id)
-            tree.forget(found.id)
+            tree.cache.forget(found.id)
 
         await each(paths, one, tree.drive.transfers)
 
@@ -306,7 +314,7 @@ class DriveStore(Store):
         from services.drive import google_session
 
         session = await google_session.session(self.workspace)
-        await session.tree.reached()
+        await session.tree.cache.reached()
         return session
 
     async def _tree(self) -> Tree:

@@ -57,14 +57,14 @@ class Claims:
         found = await self.tree.find(folder, itself=True)
         now = await self.tree.client.get(found.id) if found is not None else None
         if found is not None and now is not None:
-            self.tree.put(now)
+            self.tree.cache.put(now)
             if now.parents != found.parents or now.name != found.name:  # finished and moved by somebody else
                 return
             if found.properties.get(_HOST) == socket.gethostname()[:80]:
                 await self.tree.remove(found)
             else:
                 await self.tree.client.trash(found.id)
-                self.tree.forget(found.id)
+                self.tree.cache.forget(found.id)
         await asyncio.to_thread(claims.forget, self._lock(folder))
 
     def _lock(self, folder: str) -> Path:

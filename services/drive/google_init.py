@@ -55,7 +55,7 @@ async def init(ctx: Context, params: InitParams) -> Initialised | Plan:
     workspace = ctx.workspace
     name = workspace.settings.store.root
     tree = (await google_session.session(workspace)).tree
-    await tree.reached()
+    await tree.cache.reached()
     found = await _look(tree, params.root_id or tree.drive.root_id, name)
     plan = _plan(found, name)
     if ctx.dry_run:
@@ -72,7 +72,7 @@ async def init(ctx: Context, params: InitParams) -> Initialised | Plan:
         root, how = await _complete(tree, root), "adopted" if found.adopt else "completed"
     tree.adopt(root)
     made = await _layout(ctx, tree)
-    tree.save()
+    tree.cache.save()
     where = workspace.root / SETTINGS
     changed = settings_edit.put(where, "drive", "root_id", root.id)
     noted = f"{SETTINGS} has root_id = {root.id}" + ("." if changed else " already.")

@@ -42,7 +42,7 @@ class Session:
     async def close(self) -> None:
         """Keep what is known, close all connections."""
         try:
-            self.tree.save()
+            self.tree.cache.save()
             self.tree.mirror.close()
         finally:
             await self.client.close()

@@ -124,7 +124,7 @@ async def test_files_are_written_replaced_listed_and_read_from_elsewhere(
 async def test_what_another_box_moved_replaced_or_threw_away_is_noticed(
     store: DriveStore, signed_in: SignedIn, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.drive.google_tree.FRESH", 0.0)
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
     other = await _other(signed_in, account)
     for n in range(4):
         await store.write(f"notebooks/{n}", b"old")
@@ -140,7 +140,7 @@ async def test_what_another_box_moved_replaced_or_threw_away_is_noticed(
 async def test_two_files_of_one_name_are_named_never_guessed(
     store: DriveStore, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.drive.google_tree.FRESH", 0.0)
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
     folder = await _id(store, "notebooks")
     ids = [account.put("x.txt", data, parent=folder) for data in (b"one", b"two")]
     for call in (
@@ -162,7 +162,7 @@ async def test_two_files_of_one_name_are_named_never_guessed(
 async def test_a_twin_that_comes_later_is_noticed(
     store: DriveStore, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.drive.google_tree.FRESH", 0.0)
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
     await store.write("notebooks/x", b"one")
     assert await store.read("notebooks/x") == b"one"
     account.put("x", b"two", parent=await _id(store, "notebooks"))
@@ -295,7 +295,7 @@ async def test_a_long_chain_opens_with_two_requests(
     assert (await walked(open_store(again(store.workspace))))[0] == 31  # type: ignore[arg-type]
     session = await google_session.session(store.workspace)
     await session.client.replace(ids[10], b"nowhere")
-    session.tree._token = ""  # a box that was away for so long that its place in the changes is of no use
+    session.tree.cache._token = ""  # a box that was away for so long that its place in the changes is of no use
     await google_session.close(store.workspace)
     session = await google_session.session(store.workspace)
     session.tree.mirror._write("delete from snapshot", [()])
@@ -426,7 +426,7 @@ async def test_without_a_sign_in_or_a_line_it_says_so(
 ) -> None:
     workspace = signed_in("work", account)
     away = again(workspace, api="http://127.0.0.1:9", token_url="http://127.0.0.1:9/token")
-    monkeypatch.setattr("services.drive.google_tree.FIRST_SECONDS", 0.3)
+    monkeypatch.setattr("services.drive.google_cache.FIRST_SECONDS", 0.3)
     with pytest.raises(StoreUnreachable, match=r"does not answer .*no connection"):
         await open_store(again(workspace, api="http://127.0.0.1:9")).list("models")
     Vault(account.client, config).path.unlink()
