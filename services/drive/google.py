@@ -185,29 +185,16 @@ class DriveStore(Store):
         id = tree.cache.layout.places.get(path, "")
         if id and await tree.client.get(id) is not None:
             id = ""  # the file of this place was renamed or thrown away by hand: it gets a fresh one
-        reserved = bool(id)
-        id = id or await tree.reserve(above.id, name)
+        id = id or await tree.new_id(above, name)
         if not await tree.client.create(name, above.id, data, id=id):
-            if await tree.client.get(id) is not None:
+            if await tree.client.get(id) is not None:  # another writer made it at the same moment
                 await tree.client.replace(id, data)
             else:  # it was deleted for good, and its id is not given again
-                reserved, [id] = False, await tree.client.new_ids()
+                id = await tree.new_id(above, name, dead=id)
                 await tree.client.create(name, above.id, data, id=id)
-        tree.mirror.made(above.id, name)
-        if not reserved and above.id not in tree.own:
-            await self._agree(tree, above, name, id, data)
         made = await tree.client.get(id)
         if made is not None:
             tree.cache.put(made)
-
-    async def _agree(self, tree: Tree, above: DriveFile, name: str, id: str, data: bytes) -> None:
-        """Another writer may have made a file of this name at the same moment: the older file stays, with our data."""
-        alike = [f for f in await tree.client.children(above.id, name=name) if f.size is not None]
-        older = min((*alike,), key=lambda f: (f.created, f.id), default=None)
-        if older is not None and older.id != id and any(f.id == id for f in alike):
-            tree.cache.put(await tree.client.replace(older.id, data))
-            mine = next(f for f in alike if f.id == id)
-            await tree.remove(mine)
 
     # folders
 
