@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import urllib.parse
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -25,7 +26,6 @@ from services.drive.api.types import DriveFile, OnBytes
 from services.drive.errors import Corrupted, DriveRefused
 from services.errors import StoreUnreachable
 
-PATH = "/upload/drive/v3/files"
 SMALL = 2 << 20  # up to here one request, sent anew when it breaks; a session costs one request more
 _STEP = 256 << 10  # chunks of a session are multiples of this
 _FIRST, _LEAST, _MOST = 8 << 20, 1 << 20, 256 << 20  # bytes of a chunk
@@ -198,7 +198,7 @@ class _One:
             try:
                 answer = await self._http.once(
                     "PATCH" if self._replace else "POST",
-                    f"{PATH}/{self._replace}" if self._replace else PATH,
+                    wire.upload_path(self._replace),
                     what=self._what,
                     units=EDIT,
                     params=query("multipart"),
@@ -257,7 +257,7 @@ class _One:
             try:
                 answer = await self._http.once(
                     "PATCH" if self._replace else "POST",
-                    f"{PATH}/{self._replace}" if self._replace else PATH,
+                    wire.upload_path(self._replace),
                     what=self._what,
                     units=EDIT,
                     params=query("resumable"),
@@ -273,7 +273,7 @@ class _One:
                 await patience.after(trouble)
                 continue
             address = answer.headers.get("Location", "")
-            if not address:
+            if urllib.parse.urlsplit(address).scheme != urllib.parse.urlsplit(self._http.root).scheme:
                 raise StoreUnreachable(
                     f"Google Drive opened no upload session; {self._what} can't begin.", hint="Check [drive] api."
                 )
