@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from services.drive.api import wire
 from services.drive.api.http import Http
 from services.drive.api.pacing import DOWNLOAD, EDIT
+from services.drive.api.sending import multipart, query
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import DriveFile
-from services.drive.api.uploads import multipart, query
 from services.drive.errors import Corrupted, DriveRefused
 
 _TRIES = 4  # of bytes that arrive corrupted
