@@ -81,6 +81,12 @@ async def test_denial_and_bad_questions(http: aiohttp.ClientSession, drive_serve
     assert (await consent(http, scope=""))[0] == 400
 
 
+async def test_a_box_left_unticked(http: aiohttp.ClientSession, drive_server: DriveServer) -> None:
+    drive_server.account()
+    drive_server.call("settings", withhold=[FILE])
+    assert (await consent(http, scope=f"{FILE} openid"))[1]["scope"] == ["openid"]
+
+
 async def test_the_hint_picks_the_account(http: aiohttp.ClientSession, drive_server: DriveServer) -> None:
     ann = drive_server.account("ann@example.org")
     drive_server.account("bob@example.org")

@@ -150,6 +150,19 @@ class DriveServer:
         """How often a rule has struck."""
         return int(self.call("hits").get(str(rule), 0))
 
+    def wait(self, **until: Any) -> None:
+        """Wait for what a client does: ``rule=N`` has struck, ``uploaded=N`` bytes are stored by upload sessions, or
+        ``finished=N`` requests ``of="METHOD path?query"`` (a regular expression) are over.
+
+        Raises TimeoutError after ``timeout`` seconds, 10 by default.
+        """
+        line = http.client.HTTPConnection(urllib.parse.urlsplit(self.url).netloc, timeout=600)
+        with contextlib.closing(line):
+            line.request("POST", "/testbed/wait", json.dumps(until), {"Content-Type": "application/json"})
+            told = json.loads(line.getresponse().read())
+        if not told.get("waited"):
+            raise TimeoutError(f"the Drive server did not see {until}: {told}")
+
     # -- looking
 
     @property

@@ -22,7 +22,10 @@ UNITS = {"get": 5, "list": 100, "edit": 50, "download": 200}
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """One request as it went: ``bytes_in`` and ``bytes_out`` of bodies, ``units`` of quota, ``faults`` that struck."""
+    """One request as it went: ``bytes_in`` and ``bytes_out`` of bodies, ``units`` of quota, ``faults`` that struck.
+
+    ``status`` is 0 when the connection broke before there was an answer.
+    """
 
     n: int
     at: float
@@ -51,6 +54,7 @@ class State:
         self.sessions: dict[str, Any] = {}  # upload sessions, see uploads.py
         self.codes: dict[str, Any] = {}  # OAuth's codes, see oauth.py
         self.deny: set[str] = set()  # OAuth clients whose next consent is denied
+        self.withheld: set[str] = set()  # scopes whose box a person leaves unticked on the consent page
         self.device_interval = 5.0  # seconds between a device's questions
         self._spent: dict[str, deque[tuple[float, int]]] = {}
 

@@ -70,6 +70,7 @@ class Part:
         self._hashing: asyncio.Future[None] | None = None
         self._flushing: asyncio.Future[None] | None = None
         self._unflushed = 0
+        self._closing = False
         self._turn = threading.Lock()  # held by the thread that hashes the whole
         with _sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +207,7 @@ class Part:
 
     def _hash(self, front: int) -> None:
         with self._turn:
-            while self._hashed < front:
+            while self._hashed < front and not self._closing:
                 data = os.pread(self._fd, min(BLOCK, front - self._hashed), self._hashed)
                 if not data:
                     raise HybridError(f"{self.path} was cut short while it was being fetched.", hint="Fetch it again.")
@@ -245,6 +246,7 @@ class Part:
 
     async def close(self) -> None:
         """Close it once no thread writes to it any more. What came stays."""
+        self._closing = True
         try:
             await self._threads.settle()
         finally:
