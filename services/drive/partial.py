@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -9,12 +10,12 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from services import atomic, formats
 from services.drive.store import Wanted
-from services.errors import HybridError
+from services.errors import BadInput, HybridError
 
 _BLOCK = 1 << 20
 
@@ -30,12 +31,15 @@ class Partial:
         self.local = local
         self.path = local.with_name(local.name + ".part")
         self.resumed = 0
-        self._fd = self._open()
-        try:
-            self._begin(size if resume else 0, stop)
-        except BaseException:
-            self.close()
-            raise
+        self._using = threading.Lock()  # a cancelled caller closes while its thread may still be writing
+        self._closed = False
+        with _sentences(self.path):
+            self._fd = self._open()
+            try:
+                self._begin(size if resume else 0, stop)
+            except BaseException:
+                self.close()
+                raise
 
     def _open(self) -> int:
         self.local.parent.mkdir(parents=True, exist_ok=True)
@@ -73,19 +77,21 @@ class Partial:
         self.resumed = self.done
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises OSError (ENOSPC, …)."""
+        """Append. Raises HybridError when the disk is full."""
         view = memoryview(data)
-        self._hash.update(view)
-        while view:
-            n = os.pwrite(self._fd, view, self.done)
-            self.done += n
-            view = view[n:]
+        with self._held(self.path):
+            while view:
+                n = os.pwrite(self._fd, view, self.done)
+                self._hash.update(view[:n])
+                self.done += n
+                view = view[n:]
 
     def restart(self) -> None:
         """Throw away what came."""
-        os.ftruncate(self._fd, 0)
-        self._hash = hashlib.sha256()
-        self.done = self.resumed = 0
+        with self._held(self.path):
+            os.ftruncate(self._fd, 0)
+            self._hash = hashlib.sha256()
+            self.done = self.resumed = 0
 
     def sha256(self) -> str:
         """Of what came so far (hex)."""
@@ -93,17 +99,42 @@ class Partial:
 
     def keep(self) -> None:
         """It is whole and right: flush it to the disk and rename it onto its place."""
-        os.fsync(self._fd)
-        self.path.replace(self.local)
-        atomic.sync_directory(self.local.parent)
+        with self._held(self.local):
+            os.fsync(self._fd)
+            self.path.replace(self.local)
+            atomic.sync_directory(self.local.parent)
 
     def discard(self) -> None:
         """Remove it."""
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of it; what came stays for the next attempt."""
-        os.close(self._fd)
+        """Let go of it, after the block that is just being written; what came stays for the next attempt."""
+        with self._using:
+            if not self._closed:
+                self._closed = True
+                os.close(self._fd)
+
+    @contextlib.contextmanager
+    def _held(self, path: Path) -> Iterator[None]:
+        """The file is open and stays so: after ``close`` its number may be another file's."""
+        with self._using, _sentences(path):
+            if self._closed:
+                raise HybridError("The copy was stopped.")
+            yield
+
+
+@contextlib.contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """What this machine's disk says, as told to a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HybridError(
+                f"The disk is full at {path}.", hint="Free some space, then try again: what came is kept."
+            ) from error
+        raise BadInput(f"{path} can't be written: {(error.strerror or str(error)).lower()}.") from error
 
 
 def _lock(fd: int) -> bool:
