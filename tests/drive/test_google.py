@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -395,7 +396,9 @@ async def test_rename_overwrites_nothing_and_the_second_of_two_is_told(
     assert await store.read("results/a/x") == b"a" and await store.stat("datasets/a") is None
 
 
-async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(store: DriveStore) -> None:
+async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(
+    store: DriveStore, account: Account
+) -> None:
     release = await store.claim(f"{INCOMING}/mine")
     await store.write(f"{INCOMING}/mine/x", b"x")
     assert await store.abandoned(INCOMING) == []
@@ -406,6 +409,14 @@ async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(sto
     assert await store.abandoned(INCOMING) == ["dead"]
     await store.discard(f"{INCOMING}/dead")
     await store.discard(f"{INCOMING}/dead")
+    incoming = await _id(store, INCOMING)
+    for name, days in (("recent", 1), ("lost", 9)):
+        since = str(int(time.time()) - days * 86_400)
+        about = {"hybridTui": "folder", "hybridTuiHost": "elsewhere", "hybridTuiSince": since}
+        account.put(name, mime=FOLDER, parent=incoming, properties=about)
+    assert await store.abandoned(INCOMING) == ["lost"]
+    await store.discard(f"{INCOMING}/lost")
+    assert [h.trashed for h in account.server.named("lost")] == [True]  # another box's bytes are not deleted for good
     assert await store.abandoned(INCOMING) == [] and await store.stat(f"{INCOMING}/dead") is None
 
 
