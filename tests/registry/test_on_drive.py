@@ -289,7 +289,7 @@ class DriveLogMachine(LogMachine):
 def test_the_folders_state_machine_holds_on_drive(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     DriveLogMachine.workspace = work
     few = hypothesis_settings(
-        max_examples=5, stateful_step_count=7, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=4, stateful_step_count=6, deadline=None, suppress_health_check=list(HealthCheck)
     )
     run_state_machine_as_test(DriveLogMachine, settings=few)
 
