@@ -88,8 +88,11 @@ class Source:
         self.hashed = self.size if whole else 0
 
     def read(self, at: int, end: int) -> bytes:
-        """Blocking: the bytes of one block. Raises HybridError when the file became shorter."""
-        data = self._first[at:end] if self._first else os.pread(self._fd, end - at, at)
+        """Blocking: the bytes of one block. Raises HybridError when the file became shorter or can't be read."""
+        try:
+            data = self._first[at:end] if self._first else os.pread(self._fd, end - at, at)
+        except OSError as error:
+            raise HybridError(f"{self.path} can't be read: {error.strerror}.") from None
         if len(data) != end - at:
             raise self.changed()
         if at <= self.hashed < end:
