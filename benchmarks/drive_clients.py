@@ -1,8 +1,8 @@
 """One client of ``benchmarks.drive`` in a process of its own: ours, or google-api-python-client.
 
-``python -m benchmarks.drive_clients ours|google JSON`` prints one JSON object: seconds, the processor's seconds, and the
-memory above idle in bytes. Time begins when the client has made its first small request: imports and sign-in are not
-in it.
+``python -m benchmarks.drive_clients ours|google JSON`` prints one JSON object: seconds, the processor's seconds, and
+the memory above idle in bytes. Time begins when the client has made its first small request: neither imports nor
+sign-in are in it.
 """
 
 from __future__ import annotations
