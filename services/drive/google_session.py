@@ -22,7 +22,6 @@ from services.drive.auth.client import client_path, read_client
 from services.drive.auth.open import tokens_for
 from services.drive.auth.vault import Vault
 from services.drive.google_mirror import Mirror
-from services.drive.google_slots import Slots
 from services.drive.google_tree import Tree
 from services.errors import BadInput, HybridError
 from services.workspace import Workspace
@@ -32,20 +31,23 @@ class Session:
     """What is open: the client, and what this process knows of the store."""
 
     def __init__(self, workspace: Workspace, memory: Path) -> None:
+        self.memory = memory
+        self.looked = asyncio.get_running_loop().time()
         drive, name = workspace.settings.drive, workspace.settings.store.root
         self.client = DriveClient(tokens_for(workspace), drive, workspace.state / "drive")
         self.tree = Tree(self.client, Mirror(memory), drive, name)
-        self.slots = Slots(self.tree)
+        self.slots = self.tree.slots
 
     async def close(self) -> None:
         """Keep what is known, close all connections."""
         try:
-            self.tree.save()
+            self.tree.cache.save()
             self.tree.mirror.close()
         finally:
             await self.client.close()
 
 
+_LOOK_SECONDS = 5.0  # between two looks at who is signed in
 _Key = tuple[Path, bytes]
 _Keeper = AsyncGenerator[Session, None]
 
@@ -55,6 +57,7 @@ class _Loop:
     """The sessions of one event loop, each with the generator that closes it."""
 
     sessions: dict[_Key, tuple[Session, _Keeper]] = field(default_factory=dict)
+    retired: list[_Keeper] = field(default_factory=list)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -62,15 +65,24 @@ _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary(
 
 
 async def session(workspace: Workspace) -> Session:
-    """The running loop's session for the workspace's store. Nothing is sent yet."""
-    here = _loops.setdefault(asyncio.get_running_loop(), _Loop())
+    """The running loop's session for the workspace's store; another one after another sign-in. Nothing is sent yet."""
+    loop = asyncio.get_running_loop()
+    here = _loops.setdefault(loop, _Loop())
     key = (workspace.root, msgspec.json.encode((workspace.settings.drive, workspace.settings.store.root)))
     async with here.opening:
-        if key not in here.sessions:
-            memory = await asyncio.to_thread(_memory, workspace)
-            keeper = _keep(workspace, memory, here, key)
-            here.sessions[key] = await anext(keeper), keeper
-        return here.sessions[key][0]
+        known = here.sessions.get(key)
+        if known is not None and loop.time() - known[0].looked < _LOOK_SECONDS:
+            return known[0]
+        memory = await asyncio.to_thread(_memory, workspace)
+        if known is not None and known[0].memory == memory:
+            known[0].looked = loop.time()
+            return known[0]
+        if known is not None:  # who still uses it goes on; the loop closes it at its end
+            here.retired.append(here.sessions.pop(key)[1])
+        keeper = _keep(workspace, memory, here, key)
+        opened = await anext(keeper)
+        here.sessions[key] = opened, keeper
+        return opened
 
 
 async def close(workspace: Workspace) -> None:
@@ -90,7 +102,8 @@ async def _keep(workspace: Workspace, memory: Path, here: _Loop, key: _Key) -> _
     try:
         yield opened
     finally:
-        here.sessions.pop(key, None)
+        if key in here.sessions and here.sessions[key][0] is opened:
+            del here.sessions[key]
         await opened.close()
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import aiohttp
 
+from services.drive.api import wire
 from services.drive.api.http import Http
 from services.drive.api.pacing import DOWNLOAD
-from services.drive.api.parts import Part, place, room
+from services.drive.api.parts import Part
+from services.drive.api.placing import place, room
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.receiving import blocks
 from services.drive.api.trouble import Trouble
@@ -24,7 +26,6 @@ from services.drive.api.types import DriveFile, OnBytes
 from services.drive.errors import Corrupted
 from services.errors import BadInput
 
-FILES_PATH = "/drive/v3/files"
 _SMALL = 1 << 20  # up to here a file is fetched into memory
 _LINES = 4  # ranges of one file under way at once
 _LOOK = 0.5  # seconds after which it is seen how fast one line is
@@ -164,7 +165,7 @@ class Downloads:
         headers = {"Accept-Encoding": "identity"} | ({} if whole else {"Range": f"bytes={at}-{end - 1}"})
         async with self._http.opened(
             "GET",
-            f"{FILES_PATH}/{file.id}",
+            wire.file_path(file.id),
             what=f"fetching {file.name}",
             units=DOWNLOAD,
             params=params,

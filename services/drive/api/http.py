@@ -13,7 +13,6 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 from aiohttp.payload import Payload
-from yarl import URL
 
 from services.drive.api import wire
 from services.drive.api.pacing import Pace
@@ -163,7 +162,8 @@ class Http:
 
         Raises as ``once``; also within the block, when the line fails while the body is read.
         """
-        self.stats.waited_seconds += await self._pace.take(units, create=create)
+        waited = await self._pace.take(units, create=create)
+        self.stats.waited_seconds += waited
         refused = ""
         for _ in range(3):
             token = await self._tokens.token(refused=refused)
@@ -199,11 +199,13 @@ class Http:
     ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         self.stats.requests += 1
         self.stats.units += units
+        address = path if "://" in path else self.root + path
+        ours = _origin(address) == _origin(self.root)  # a session elsewhere needs no token, and gets none
         return self._opened_session().request(
             method,
-            path if "://" in path else self.root + path,
+            address,
             params=params,
-            headers={**(headers or {}), "Authorization": f"Bearer {token}"},
+            headers={**(headers or {}), **({"Authorization": f"Bearer {token}"} if ours else {})},
             data=body() if callable(body) else body,
             allow_redirects=False,
             proxy=self._proxy,
@@ -223,15 +225,22 @@ class Http:
         return self._session
 
 
-def _proxy(root: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+def _origin(address: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(address)
+    return parts.scheme, parts.netloc
+
+
+def _proxy(root: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
     """The proxy that the environment names for the API, and its password. aiohttp would look again at each request."""
     address = urllib.parse.urlsplit(root)
     named = urllib.request.getproxies().get(address.scheme)
     if not named or urllib.request.proxy_bypass(address.hostname or ""):
         return None, None
-    url = URL(named if "://" in named else f"http://{named}")
-    auth = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
-    return url.with_user(None), auth
+    parts = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
+    auth = None
+    if parts.username:
+        auth = aiohttp.BasicAuth(urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth
 
 
 @contextlib.contextmanager

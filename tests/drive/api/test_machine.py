@@ -32,7 +32,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from services.drive.api import downloads, uploads
+from services.drive.api import downloads, session
 from services.drive.api.client import DriveClient
 from services.errors import HybridError
 from tests.drive.api.conftest import IMPATIENT
@@ -247,8 +247,8 @@ class Transfers(RuleBasedStateMachine):
 
 
 def test_transfers(drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_FIRST", 1 * MB)
-    monkeypatch.setattr(uploads, "_MOST", 1 * MB)
+    monkeypatch.setattr(session, "_FIRST", 1 * MB)
+    monkeypatch.setattr(session, "_MOST", 1 * MB)
     monkeypatch.setattr(downloads, "_RANGE", 1 * MB)
     monkeypatch.setattr(downloads, "_LOOK", 0)
     Transfers.server = drive_server

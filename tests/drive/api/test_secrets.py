@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from services.drive.api import uploads
+from services.drive.api import session
 from services.drive.api.journal import _WEEK, Journal, Upload
 from services.drive.api.reading import Identity
 from services.drive.errors import DriveRefused
@@ -75,8 +75,8 @@ async def test_nothing_tells_a_token_or_a_session(bench: Bench, caplog: pytest.L
 
 
 async def test_journals_are_the_owners_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_FIRST", 1 * MB)
-    monkeypatch.setattr(uploads, "_MOST", 1 * MB)
+    monkeypatch.setattr(session, "_FIRST", 1 * MB)
+    monkeypatch.setattr(session, "_MOST", 1 * MB)
     before = os.umask(0)
     id, _ = bench.remote("down.bin", 9 * MB)
     bench.server.fault(path="upload_id=|alt=media", status=503, times=0, after=1)
@@ -92,6 +92,18 @@ async def test_journals_are_the_owners_alone(bench: Bench, monkeypatch: pytest.M
         folder = bench.place / "state" / kind
         (entry,) = folder.iterdir()
         assert (mode(folder), mode(entry)) == (0o700, 0o600)
+
+
+async def test_a_state_folder_that_can_not_be_written_is_said(bench: Bench) -> None:
+    (bench.place / "state").write_text("a file")
+    id, _ = bench.remote("down.bin", 10)
+    client = bench.client()
+    file = await client.get(id)
+    assert file is not None
+    with pytest.raises(HybridError, match="can't be written"):
+        await client.upload(bench.file("model.bin", 10), "model.bin", bench.folder, bench.on_bytes)
+    with pytest.raises(HybridError, match="can't be written"):
+        await client.download(file, bench.place / "down.bin", bench.on_bytes)
 
 
 async def test_a_finished_upload_keeps_no_address(bench: Bench) -> None:
