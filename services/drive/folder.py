@@ -110,7 +110,7 @@ class FolderStore(Store):
 
     async def list(self, path: str) -> tuple[Entry, ...]:
         """See ``Store.list``."""
-        folder = self._at(path)
+        folder = self._at(path) if path else self.root
 
         def scan() -> tuple[Entry, ...]:
             try:
@@ -323,7 +323,8 @@ def _read(file: Path) -> bytes | None:
 
 def _entry(found: os.DirEntry[str]) -> Entry:
     folder = found.is_dir()
-    return Entry(found.name, folder, 0 if folder else found.stat(follow_symlinks=False).st_size)
+    status = found.stat(follow_symlinks=False)
+    return Entry(found.name, folder, 0 if folder else status.st_size, status.st_mtime)
 
 
 def _create(path: Path, data: bytes) -> bool:

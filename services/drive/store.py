@@ -23,11 +23,16 @@ OnBytes = Callable[[int, str], None]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A file or folder by its last name; ``size`` is a file's bytes, 0 for a folder."""
+    """A file or folder by its last name; ``size`` is a file's bytes, 0 for a folder.
+
+    ``modified`` is Unix time, 0 where the store gives none; ``skipped`` says why a file can't be fetched, else "".
+    """
 
     name: str
     folder: bool
     size: int
+    modified: float = 0.0
+    skipped: str = ""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -144,7 +149,7 @@ class Store(ABC):
 
     @abstractmethod
     async def list(self, path: str) -> tuple[Entry, ...]:
-        """The children of a folder by name; empty when there is no such folder."""
+        """The children of a folder by name; empty when there is no such folder. "" is the store's root."""
 
     @abstractmethod
     async def stat(self, path: str) -> Entry | None:
