@@ -199,6 +199,23 @@ _TABLE = (
         "Where models and the registry are kept, and what that place promises.",
     ),
     Action(
+        "drive.login",
+        "services.drive.auth.actions:login",
+        "Sign in to Google Drive: in a browser here or elsewhere, or by a code on another device.",
+        writes=True,
+        says_lines=True,
+        outlives="Nothing was kept of the sign-in.",
+    ),
+    Action(
+        "drive.logout",
+        "services.drive.auth.actions:logout",
+        "End the sign-in to Google Drive, at Google and here.",
+        writes=True,
+    ),
+    Action(
+        "drive.status", "services.drive.auth.actions:status", "Who is signed in to Google Drive, scope, quota, root."
+    ),
+    Action(
         "registry.add",
         "services.registry.actions:add",
         "Add a folder (or a run's result) as the next version of a model.",

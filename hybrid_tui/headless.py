@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import io
+import os
 import sys
 import time
 import traceback
@@ -37,7 +38,8 @@ def main(words: list[str], args: argparse.Namespace) -> int:
         print(f"Warning: {warning}", file=sys.stderr)
     usual = "lines" if action.says_lines else "bar" if sys.stderr.isatty() else "none"
     reporter = _reporter(args.progress or usual)
-    ctx = Context(workspace, reporter.report, dry_run=args.dry_run, read_only=args.read_only, yes=args.yes)
+    ask = _typed if sys.stdin is not None and sys.stdin.isatty() else None
+    ctx = Context(workspace, reporter.report, dry_run=args.dry_run, read_only=args.read_only, yes=args.yes, ask=ask)
     try:
         result = asyncio.run(action.function()(ctx, params))
     except HybridError:
@@ -54,6 +56,23 @@ def main(words: list[str], args: argparse.Namespace) -> int:
         reporter.close()
     print_result(result, as_json=args.json)
     return 0
+
+
+async def _typed() -> str:
+    """The next line typed at the terminal; "" at its end. The loop goes on meanwhile."""
+    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
+    typed: asyncio.Future[bytes] = loop.create_future()
+
+    def read() -> None:
+        loop.remove_reader(descriptor)
+        if not typed.done():
+            typed.set_result(os.read(descriptor, 65536))
+
+    loop.add_reader(descriptor, read)
+    try:
+        return (await typed).decode(errors="replace")
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def print_result(result: Any, *, as_json: bool) -> None:

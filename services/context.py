@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,17 @@ def _ignore(_: Progress) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """Passed to every action. ``report`` may be called from the loop's thread only."""
+    """Passed to every action. ``report`` may be called from the loop's thread only.
+
+    ``ask`` waits for a line that a person types, "" at the end; None where there is no terminal to type at.
+    """
 
     workspace: Workspace
     report: Callable[[Progress], None] = field(default=_ignore)
     dry_run: bool = False
     read_only: bool = False
     yes: bool = False
+    ask: Callable[[], Awaitable[str]] | None = None
 
     def will_write(self, action: str) -> None:
         """Call before the first write. Raises Refused under ``--read-only``."""

@@ -100,6 +100,9 @@ class Drive(msgspec.Struct, frozen=True):
     token_url: Annotated[str, Meta(description="Where tokens are had and renewed.")] = (
         "https://oauth2.googleapis.com/token"
     )
+    auth_url: Annotated[str, Meta(description="Where a browser is sent to agree to the sign-in.")] = (
+        "https://accounts.google.com/o/oauth2/v2/auth"
+    )
 
 
 class Model(msgspec.Struct, frozen=True):

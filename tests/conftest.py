@@ -9,6 +9,9 @@ import pytest
 from services import workspace as workspaces
 from services.context import Context
 from services.workspace import Workspace
+from tests.drive_bed.fixtures import drive_server
+
+__all__ = ["drive_server"]  # a fixture for every test: Google Drive on loopback
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = CHECKOUT.parent / "shared"

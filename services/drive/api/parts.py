@@ -1,0 +1,241 @@
+"""A file on its way down: ``NAME.part`` beside its place, and a journal of the ranges that came, with their hashes.
+
+After a crash the journal says what the ``.part`` file should hold; what it does not hold (a torn page after a power
+failure) is fetched again. While ranges arrive, in whatever order, the whole file's hash follows behind from the start,
+so that it is ready when the last byte is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from services import atomic
+from services.drive.api.reading import BLOCK, Threads
+from services.drive.api.types import DriveFile
+from services.errors import HybridError, Refused
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True):
+    """The journal's first line: what is being fetched."""
+
+    id: str
+    size: int
+    sha256: str
+    md5: str
+
+
+class _Done(msgspec.Struct, frozen=True, array_like=True):
+    """One range that is written: its bytes have this sha256."""
+
+    at: int
+    end: int
+    sha256: str
+
+
+class Part:
+    """The ``.part`` file of ``local``, locked for this process. Blocking; make and open it in a thread."""
+
+    def __init__(self, local: Path, file: DriveFile, journals: Path, threads: Threads) -> None:
+        """Raises Refused when another process fetches it, HybridError when the disk won't have it."""
+        assert file.size is not None
+        self.local = local
+        self.size = file.size
+        self.path = local.with_name(local.name + ".part")
+        self._threads = threads
+        self._head = _Head(file.id, file.size, file.sha256, file.md5)
+        key = hashlib.sha256(str(local.absolute()).encode()).hexdigest()[:32]
+        self._journal = journals / f"{key}.jsonl"
+        self._log = -1
+        self._done: list[tuple[int, int]] = []  # disjoint, sorted, joined where they touch
+        self._sha = hashlib.sha256()
+        self._md5 = None if file.sha256 else hashlib.md5(usedforsecurity=False)
+        self._hashed = 0
+        self._hashing: asyncio.Future[None] | None = None
+        with _sentences(self.local):
+            local.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = _locked(self.path)
+            try:
+                self._recover()
+            except BaseException:
+                os.close(self._fd)
+                raise
+
+    def _recover(self) -> None:
+        kept = os.fstat(self._fd).st_size == self.size and self._noted()
+        for done in kept or ():
+            digest = hashlib.sha256()
+            for at in range(done.at, done.end, BLOCK):
+                digest.update(os.pread(self._fd, min(BLOCK, done.end - at), at))
+            if digest.hexdigest() == done.sha256:
+                self._add(done.at, done.end)
+        if not self._done:
+            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, self.size)
+            self._journal.unlink(missing_ok=True)
+        self._log = os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if not self._done:
+            os.write(self._log, msgspec.json.encode(self._head) + b"\n")
+
+    def _noted(self) -> list[_Done]:
+        """The journal's ranges, none when it is of another file. A last line torn by a crash is left out."""
+        try:
+            lines = self._journal.read_bytes().split(b"\n")
+            if msgspec.json.decode(lines[0], type=_Head) != self._head:
+                return []
+        except (OSError, msgspec.DecodeError):
+            return []
+        done = []
+        for line in lines[1:]:
+            with contextlib.suppress(msgspec.DecodeError):
+                done.append(msgspec.json.decode(line, type=_Done))
+        return [d for d in done if 0 <= d.at < d.end <= self.size]
+
+    @property
+    def have(self) -> int:
+        """Bytes that are there."""
+        return sum(end - at for at, end in self._done)
+
+    def gaps(self, most: int) -> list[tuple[int, int]]:
+        """What is missing, from the start on, in ranges of at most ``most`` bytes."""
+        found, at = [], 0
+        for start, end in [*self._done, (self.size, self.size)]:
+            while at < start:
+                found.append((at, min(at + most, start)))
+                at = found[-1][1]
+            at = max(at, end)
+        return found
+
+    async def write(self, at: int, data: bytes | bytearray) -> None:
+        """Write one block and note it. Raises HybridError when the disk is full."""
+        await self._threads.run(self._write, at, data)
+        self._add(at, at + len(data))
+        self._follow()
+
+    def _write(self, at: int, data: bytes | bytearray) -> None:
+        with _sentences(self.local):
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._fd, view, at + len(data) - len(view))
+                view = view[written:]
+            done = _Done(at, at + len(data), hashlib.sha256(data).hexdigest())
+            os.write(self._log, msgspec.json.encode(done) + b"\n")
+
+    def _add(self, at: int, end: int) -> None:
+        bisect.insort(self._done, (at, end))
+        joined: list[tuple[int, int]] = []
+        for start, stop in self._done:
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
+            else:
+                joined.append((start, stop))
+        self._done = joined
+
+    def _follow(self) -> None:
+        """Let the hash of the whole go on as far as there are no gaps."""
+        front = self._done[0][1] if self._done and self._done[0][0] == 0 else 0
+        if front > self._hashed and (self._hashing is None or self._hashing.done()):
+            self._hashing = self._threads.start(self._hash, front)
+
+    def _hash(self, front: int) -> None:
+        while self._hashed < front:
+            data = os.pread(self._fd, min(BLOCK, front - self._hashed), self._hashed)
+            if not data:
+                raise HybridError(f"{self.path} was cut short while it was being fetched.", hint="Fetch it again.")
+            self._sha.update(data)
+            if self._md5 is not None:
+                self._md5.update(data)
+            self._hashed += len(data)
+
+    async def verified(self) -> str:
+        """The sha256 (hex) of the whole; "" when it is not what Drive's checksum says."""
+        while self._hashed < self.size:
+            self._follow()
+            assert self._hashing is not None
+            await asyncio.shield(self._hashing)
+        digest = self._sha.hexdigest()
+        if self._head.sha256:
+            return digest if digest == self._head.sha256 else ""
+        assert self._md5 is not None
+        return digest if self._md5.hexdigest() == self._head.md5 else ""
+
+    async def finish(self) -> None:
+        """Flush it and give it its name."""
+
+        def finish() -> None:
+            with _sentences(self.local):
+                os.fsync(self._fd)
+                self.path.replace(self.local)
+                atomic.sync_directory(self.local.parent)
+            self._journal.unlink(missing_ok=True)
+
+        await self._threads.run(finish)
+
+    def forget(self) -> None:
+        """Remove what came: it is not what it should be."""
+        self.path.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """Close it once no thread writes to it any more. What came stays."""
+        try:
+            await self._threads.settle()
+        finally:
+            os.close(self._fd)
+            os.close(self._log)
+
+
+def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
+    """Put a small file in its place, whole, if its bytes are right: their sha256, else "". Blocking."""
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
+        return ""
+    part = local.with_name(local.name + ".part")
+    with _sentences(local):
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(_locked(part), "wb") as opened:
+            opened.truncate()
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+            part.replace(local)
+    atomic.sync_directory(local.parent)
+    return digest
+
+
+@contextlib.contextmanager
+def _sentences(local: Path) -> Iterator[None]:
+    """The operating system's errors as sentences."""
+    try:
+        yield
+    except OSError as error:
+        hint = "Free some space; what came so far is kept." if error.errno == errno.ENOSPC else ""
+        raise HybridError(f"{local} can't be written: {error.strerror}.", hint=hint) from None
+
+
+def _locked(path: Path) -> int:
+    """An exclusively locked descriptor of ``path``, made if missing."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise Refused(
+                f"{path.name.removesuffix('.part')} is being fetched already.", hint="Wait for the other transfer."
+            ) from None
+        except OSError:  # a file system without locks
+            return fd
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(fd).st_ino:
+                return fd
+        os.close(fd)

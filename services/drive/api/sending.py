@@ -1,0 +1,79 @@
+"""The body of an upload request: bytes of a local file, read ahead by one block while the last one is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+
+from services.drive.api.reading import BLOCK, Source
+from services.errors import HybridError
+
+
+class Body(Payload):
+    """``head``, the bytes from ``start`` to ``end`` of ``source``, ``tail``. ``told`` hears of the file's bytes.
+
+    ``sent`` counts the file's bytes given to the line. It may be written again (aiohttp repeats a request on a
+    connection that turns out to be closed) and then counts anew. What reading the file raised is kept in ``error``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        start: int,
+        end: int,
+        told: Callable[[int], None],
+        *,
+        stall: float,
+        head: bytes = b"",
+        tail: bytes = b"",
+    ) -> None:
+        super().__init__(None)
+        self._source = source
+        self._start = start
+        self._end = end
+        self._told = told
+        self._stall = stall
+        self._head = head
+        self._tail = tail
+        self._size = len(head) + end - start + len(tail)
+        self.sent = 0
+        self.error: HybridError | None = None
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """aiohttp asks for this when it logs a body as text: never."""
+        raise TypeError("a file's bytes are not text")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write all of it; the request says the same length. A line that takes nothing for a while is given up."""
+        if self.sent:
+            self._told(-self.sent)
+            self.sent = 0
+        if self._head:
+            await writer.write(self._head)
+        try:
+            at = self._start
+            following = self._next(at)
+            while following is not None:
+                data = await following
+                at += len(data)
+                following = self._next(at)
+                async with asyncio.timeout(self._stall):
+                    await writer.write(data)
+                self.sent += len(data)
+                self._told(len(data))
+        except HybridError as error:
+            self.error = error
+            raise
+        if self._tail:
+            await writer.write(self._tail)
+
+    def _next(self, at: int) -> Any:
+        return self._source.block(at, min(at + BLOCK, self._end)) if at < self._end else None
