@@ -185,7 +185,10 @@ class Store(ABC):
 
     @abstractmethod
     async def trash(self, folder: str, paths: Sequence[str]) -> None:
-        """Move files below ``folder`` to the store's trash, from where a person can bring them back."""
+        """Move files below ``folder`` to the store's trash, from where a person can bring them back.
+
+        Where the store has folders (a bucket has none), a path may be one of a folder. ``folder`` "" is the root.
+        """
 
     @abstractmethod
     async def rename(self, path: str, to: str) -> bool:
