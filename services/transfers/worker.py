@@ -21,7 +21,7 @@ from services import formats
 from services.drive.errors import Corrupted, SignInNeeded
 from services.drive.open import open_store
 from services.drive.store import Store
-from services.errors import HybridError, Refused, StoreUnreachable
+from services.errors import BadInput, HybridError, Refused, StoreUnreachable
 from services.transfers import engine, items, plan
 from services.transfers.journal import Journal
 from services.transfers.meter import Reading
@@ -144,12 +144,26 @@ class _Item:
                 if corrupted >= _CORRUPTED_TRIES:
                     raise
                 trouble: HybridError = error
-            except StoreUnreachable as error:
+            except HybridError as error:
+                trouble = await self._away(store, error)
                 if time.monotonic() - self.progress_at > GIVE_UP_S:
-                    raise
-                trouble = error
+                    raise trouble from error
             tries = 0 if self.progress_at > began else tries + 1
             await self._wait(trouble, DELAYS_S[min(tries, len(DELAYS_S) - 1)])
+
+    async def _away(self, store: Store, error: HybridError) -> StoreUnreachable:
+        """Why the store does not answer: a disk that goes away in the middle of a copy first looks like any failure.
+
+        Raises ``error`` when the store is there.
+        """
+        if isinstance(error, StoreUnreachable):
+            return error
+        if not isinstance(error, (BadInput, Refused)):
+            try:
+                await store.status()
+            except StoreUnreachable as away:
+                return away
+        raise error
 
     async def _open(self) -> Store:
         if items.place(self.workspace.settings) != self.spec.place:
