@@ -22,7 +22,7 @@ from services.transfers.plan import Comparison
 from services.transfers.types import Direction, Moved, Spec, TransferPlan, TransferView, Verified
 from services.transfers.view import wait_for_worker
 
-_STEPS = 20  # files that a plan names before it counts
+_STEPS = 12  # files that a plan names before it counts
 
 _Background = Annotated[bool, Meta(description="Queue it: it goes on after this command and the panel end.")]
 _Delete = Annotated[bool, Meta(description="Move what is only in the store to the store's trash.")]
@@ -164,10 +164,10 @@ def as_plan(action: str, seen: TransferPlan, delete: bool = False) -> Plan:
         words.append(f"{seen.extra} only in {where}" + (", to its trash" if delete else ", left alone"))
     way = f"{seen.local} → {seen.store}" if seen.direction == "push" else f"{seen.store} → {seen.local}"
     marks = {"new": "+", "changed": "~", "extra": "-" if delete else "=", "skipped": "!"}
-    steps = [f"{marks[f.state]} {f.path}  {formats.size(f.size)}" for f in seen.files[:_STEPS]]
+    steps = [f"▲ {problem}" for problem in (seen.budget, *seen.problems) if problem]
+    steps += [f"{marks[f.state]} {f.path}  {formats.size(f.size)}" for f in seen.files[:_STEPS]]
     if len(seen.files) > _STEPS:
         steps.append(f"and {formats.count(len(seen.files) - _STEPS)} more")
-    steps += [f"▲ {problem}" for problem in (seen.budget, *seen.problems) if problem]
     return Plan(action, f"{way}: {', '.join(words)}", tuple(steps), written_bytes=seen.send_bytes)
 
 

@@ -34,6 +34,7 @@ class Fold:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.last = _NOTHING
+        self._first = True  # no figures of this attempt were read yet
         self.moved_before = 0  # bytes that earlier attempts moved
         self.retries_before = 0
         self.total_bytes = 0
@@ -58,6 +59,7 @@ class Fold:
     def _begin(self, event: Event) -> None:
         self.attempt, self.ended, self.ended_at = event.attempt, None, None
         self.started_at = self.started_at or event.t
+        self._first = True
         self.moved_before += self.last.moved_bytes
         self.retries_before += self.last.retries
         self.last = msgspec.structs.replace(self.last, moved_bytes=0, retries=0, rate=None, eta_s=None, files=())
@@ -71,9 +73,12 @@ class Fold:
 
     def _on_metric(self, data: dict[str, Any]) -> None:
         try:
-            self.last = msgspec.convert(data, Reading)
+            now = msgspec.convert(data, Reading)
         except msgspec.ValidationError:
             return
+        if self._first and self.attempt > 1:  # a worker that was killed had no time to tell of its last bytes
+            self.moved_before += max(now.done_bytes - now.moved_bytes - self.last.done_bytes, 0)
+        self._first, self.last = False, now
         self.total_bytes = max(self.total_bytes, self.last.total_bytes)
         self.total_files = max(self.total_files, self.last.total_files)
 
