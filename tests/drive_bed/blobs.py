@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import os
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +66,10 @@ class Blobs:
         await blob.need(frozenset({"md5", "sha1", "sha256"}))
         self._known.setdefault(blob.size, []).append((path, blob.sums))
 
+    def knows(self, size: int | None) -> bool:
+        """Some known file has this size."""
+        return size in self._known
+
     async def recognise(self, blob: Blob) -> None:
         """Take over the sums of a known file with the very same bytes, if there is one."""
         for path, sums in self._known.get(blob.size, ()):
@@ -85,65 +86,3 @@ def _same(one: Path, other: Path) -> bool:
                 return False
             if not first:
                 return True
-
-
-class Growing:
-    """Bytes that arrive piece by piece: an upload before it is a blob."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        path.touch()
-
-    async def take(self, pieces: AsyncIterator[memoryview], skip: int = 0, most: int | None = None) -> None:
-        """Append what comes, without the first ``skip`` bytes and no more than ``most`` after them.
-
-        What had come before an interruption stays.
-        """
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        room = most
-        try:
-            async for piece in pieces:
-                if skip:
-                    dropped = min(skip, len(piece))
-                    skip -= dropped
-                    piece = piece[dropped:]
-                if room is not None:
-                    piece = piece[:room]
-                    room -= len(piece)
-                while piece:
-                    written = os.write(fd, piece)
-                    self.size += written
-                    piece = piece[written:]
-        finally:
-            os.close(fd)
-
-    def add(self, data: bytes) -> None:
-        """Append these bytes."""
-        with self.path.open("ab") as file:
-            file.write(data)
-        self.size += len(data)
-
-    def cut(self, size: int) -> None:
-        """Forget what lies beyond ``size``."""
-        if size < self.size:
-            os.truncate(self.path, size)
-            self.size = size
-
-    def spoil(self, at: int) -> None:
-        """Change one byte of what has been stored."""
-        if self.size:
-            with self.path.open("r+b") as file:
-                file.seek(min(at, self.size - 1))
-                byte = file.read(1)
-                file.seek(-1, os.SEEK_CUR)
-                file.write(bytes([byte[0] ^ 0x55]))
-
-    def blob(self) -> Blob:
-        """The finished bytes."""
-        return Blob(self.path, self.size)
-
-    def drop(self) -> None:
-        """Delete what came."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()

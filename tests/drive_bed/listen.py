@@ -18,12 +18,11 @@ from tests.drive_bed.state import State
 
 
 class Listener:
-    """A server that listens. ``ca`` is the throwaway authority's certificate once something needs it."""
+    """A server that listens. The throwaway authority of its TLS is in the state's folder, made when it is needed."""
 
-    def __init__(self, app: App, folder: Path) -> None:
+    def __init__(self, app: App) -> None:
         self.app = app
-        self._folder = folder
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._contexts: dict[Path, ssl.SSLContext] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
@@ -46,14 +45,15 @@ class Listener:
     def _tls(self, host: str) -> ssl.SSLContext:
         from tests.drive_bed import authority
 
-        if "all" not in self._contexts:
-            self._contexts["all"] = authority.context(self._folder)
-        return self._contexts["all"]
+        folder = self.app.state.folder
+        if folder not in self._contexts:
+            self._contexts[folder] = authority.context(folder)
+        return self._contexts[folder]
 
 
 async def _main(port: int, folder: Path) -> None:
     app = App(State(folder))
-    listener = Listener(app, folder)
+    listener = Listener(app)
     bound = await listener.start(port=port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

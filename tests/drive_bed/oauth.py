@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import msgspec
 
@@ -90,7 +90,12 @@ async def _form(request: Request) -> dict[str, str]:
     body = await request.read(1 << 20)
     if "json" in request.headers.get("content-type", ""):
         return {name: str(value) for name, value in msgspec.json.decode(body).items()}
-    return dict(parse_qsl(body.decode(), keep_blank_values=True))
+    form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+    scheme, _, basic = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":  # what Go's oauth2 tries first
+        name, _, secret = base64.b64decode(basic).decode().partition(":")
+        form = {"client_id": unquote(name), "client_secret": unquote(secret)} | form
+    return form
 
 
 def _client(state: State, form: dict[str, str]) -> Client:

@@ -24,6 +24,11 @@ _EXPORTS = {
 }
 
 
+def sums_in(mask: fields.Mask) -> frozenset[str]:
+    """The checksums that a mask asks for."""
+    return frozenset(algorithm for name, algorithm in _SUMS.items() if name in mask or "*" in mask)
+
+
 def stamp(moment: float) -> str:
     """RFC 3339 in UTC with milliseconds, as Drive writes times."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(moment * 1000) % 1000:03d}Z"
@@ -59,8 +64,7 @@ class View:
 
     async def prepare(self, items: Iterable[Item], mask: fields.Mask) -> None:
         """Compute the checksums that ``mask`` asks for; ``file`` is plain after that."""
-        wanted = frozenset(sum for name, sum in _SUMS.items() if name in mask or "*" in mask)
-        if wanted:
+        if wanted := sums_in(mask):
             for item in items:
                 if item.blob:
                     await item.blob.need(wanted)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from typing import Any
 
-from tests.drive_bed import files
-from tests.drive_bed.blobs import Blob, Growing
+from tests.drive_bed import editing, files
+from tests.drive_bed.blobs import Blob
 from tests.drive_bed.errors import ApiError
+from tests.drive_bed.growing import STEP, Growing
 from tests.drive_bed.messages import Answer, Line, Request, parse_object
-from tests.drive_bed.resources import View
+from tests.drive_bed.resources import View, file_mask, sums_in
 from tests.drive_bed.state import State, all_drives
 
-STEP = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
 
@@ -78,18 +78,22 @@ async def _multipart(state: State, view: View, request: Request, target: str) ->
 
 
 def _parts(body: bytes, kind: str) -> tuple[bytes, bytes, str]:
-    """Metadata, content and the content's type of a multipart/related body. Raises ApiError 400."""
+    """Metadata, content and the content's type of a multipart/related body. Raises ApiError 400.
+
+    Lines end as the first one does: google-api-python-client writes bare line feeds.
+    """
     match = re.search(r'boundary="?([^";]+)"?', kind)
     if match is None or not kind.lower().startswith("multipart/"):
         raise ApiError(400, "badContent", "Unsupported content with type: " + kind)
     mark = b"--" + match.group(1).encode()
-    pieces = (b"\r\n" + body).split(b"\r\n" + mark)
+    end = b"\n" if body.lstrip().startswith(mark + b"\n") else b"\r\n"
+    pieces = (end + body.lstrip()).split(end + mark)
     if len(pieces) != 4 or not pieces[3].startswith(b"--"):
         raise ApiError(400, "badRequest", "Malformed multipart body.")
     parsed = []
     for piece in pieces[1:3]:
-        head, _, content = piece.partition(b"\r\n\r\n")
-        parsed.append((BytesHeaderParser().parsebytes(head.lstrip() + b"\r\n\r\n"), content))
+        head, _, content = piece.partition(end + end)
+        parsed.append((BytesHeaderParser().parsebytes(head.lstrip() + end + end), content))
     return parsed[0][1], parsed[1][1], parsed[1][0].get("Content-Type", "")
 
 
@@ -101,8 +105,10 @@ async def _begin(state: State, view: View, request: Request, target: str) -> Ans
         body["mimeType"] = request.headers["x-upload-content-type"]
     _check(state, view, request, target, body)
     _room(state, view, request, target, body, total or 0)
+    mask = file_mask(request.query.get("fields"))
+    growing = Growing(state.blobs.new_path(), frozenset() if state.blobs.knows(total) else sums_in(mask))
     id = "A" + secrets.token_urlsafe(90)
-    state.sessions[id] = Session(request, view, body, target, Growing(state.blobs.new_path()), total)
+    state.sessions[id] = Session(request, view, body, target, growing, total)
     address = f"{request.address}{request.path}?{request.raw_query}&upload_id={id}"
     return Answer(200, {"Location": address, "X-GUploader-UploadID": id, "Content-Type": "text/plain; charset=utf-8"})
 
@@ -110,14 +116,14 @@ async def _begin(state: State, view: View, request: Request, target: str) -> Ans
 def _check(state: State, view: View, request: Request, target: str, body: dict[str, Any]) -> None:
     """Refuse before the bytes come what would be refused after."""
     if target:
-        files.editable(state, view, request, target)
+        editing.editable(state, view, request, target)
     else:
-        files.new_item(state, view, body, request)
+        editing.new_item(state, view, body, request)
 
 
 def _room(state: State, view: View, request: Request, target: str, body: dict[str, Any], size: int) -> None:
     if target:
-        item = files.editable(state, view, request, target)
+        item = editing.editable(state, view, request, target)
         state.room(view.token.grant.account, item.drive, size, instead=item.size)
         return
     parent = state.parent(view, (body.get("parents") or ["root"])[0], all_drives(request))
@@ -157,11 +163,9 @@ async def _continue(state: State, session: Session, request: Request) -> Answer:
     if first is not None:
         have = session.growing.size
         if first > have:
-            raise ApiError(
-                400, "badRequest",
-                f"According to the Content-Range header, the upload offset is {first} byte(s), "
-                f"which exceeds already uploaded size of {have} byte(s).",
-            )  # fmt: skip
+            text = f"the upload offset is {first} byte(s), which exceeds already uploaded size of {have} byte(s)."
+            text = "Invalid request.  According to the Content-Range header, " + text
+            return Answer(503, {"Content-Type": "text/plain; charset=utf-8"}, text.encode())  # sic: 503
         await _take(session, request, first)
     if session.total is not None and session.growing.size == session.total and request.trouble.commit_at_most is None:
         return await _commit(
@@ -226,12 +230,12 @@ async def _commit(
     if session is None and last.trouble.corrupt_stored is not None:
         growing.spoil(last.trouble.corrupt_stored)
     _room(state, view, first, target, body, growing.size)
-    blob = growing.blob()
+    blob = await growing.blob()
     await state.blobs.recognise(blob)
     if target:
         item = _replace(state, view, first, target, body, blob)
     else:
-        item = files.new_item(state, view, body, first)
+        item = editing.new_item(state, view, body, first)
         item.blob = blob
         state.items.add(item)
     if session is not None:
@@ -240,8 +244,8 @@ async def _commit(
 
 
 def _replace(state: State, view: View, first: Request, target: str, body: dict[str, Any], blob: Blob) -> Any:
-    item = files.editable(state, view, first, target)
-    files.change(state, view, first, item, body)
+    item = editing.editable(state, view, first, target)
+    editing.change(state, view, first, item, body)
     state.items.touch(item, content=blob)
     if "modifiedTime" not in body:
         item.modified = item.changed
