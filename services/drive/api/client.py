@@ -265,7 +265,7 @@ class DriveClient:
         if self._ups is None:
             journal = Journal(private_folder(self._state / "uploads"))
             await asyncio.to_thread(journal.sweep)
-            self._ups = Uploads(self._http, journal, self._threads, self.get, self._new_id, self.delete)
+            self._ups = Uploads(self._http, journal, self._threads, self.get, self._new_id, self.delete, self.trash)
         return await self._ups.upload(local, name, parent, on_bytes, replace)
 
     async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, *, abuse: bool = False) -> str:

@@ -16,8 +16,9 @@ from services.errors import HybridError
 class Body(Payload):
     """``head``, the bytes from ``start`` to ``end`` of ``source``, ``tail``. ``told`` hears of the file's bytes.
 
-    ``sent`` counts the file's bytes given to the line. It may be written again (aiohttp repeats a request on a
-    connection that turns out to be closed) and then counts anew. What reading the file raised is kept in ``error``.
+    ``sent`` counts the file's bytes given to the line. What reading the file raised is kept in ``error``. It is written
+    once for each time it was ``armed``: aiohttp by itself repeats a PUT whose connection broke, but what was sent
+    before may have arrived, and the session must be asked first.
     """
 
     def __init__(
@@ -40,8 +41,14 @@ class Body(Payload):
         self._head = head
         self._tail = tail
         self._size = len(head) + end - start + len(tail)
+        self._armed = False
         self.sent = 0
         self.error: HybridError | None = None
+
+    def armed(self) -> Body:
+        """It may be written once more."""
+        self._armed = True
+        return self
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """aiohttp asks for this when it logs a body as text: never."""
@@ -53,6 +60,9 @@ class Body(Payload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write all of it; the request says the same length. A line that takes nothing for a while is given up."""
+        if not self._armed:
+            raise ConnectionError("a body is not written again by itself")
+        self._armed = False
         if self.sent:
             self._told(-self.sent)
             self.sent = 0

@@ -26,7 +26,7 @@ from services.drive.errors import Corrupted, DriveRefused
 from services.errors import StoreUnreachable
 
 PATH = "/upload/drive/v3/files"
-SMALL = 4 << 20  # up to here one request; a session would be one more
+SMALL = 2 << 20  # up to here one request, sent anew when it breaks; a session costs one request more
 _STEP = 256 << 10  # chunks of a session are multiples of this
 _FIRST, _LEAST, _MOST = 8 << 20, 1 << 20, 256 << 20  # bytes of a chunk
 _SECONDS = 10.0  # what a chunk should take
@@ -40,7 +40,7 @@ class _Gone(Exception):
 
 
 class Uploads:
-    """Sends files. ``get`` looks a file up by id, ``new_id`` makes one, ``delete`` removes a corrupted copy of ours."""
+    """Sends files. ``get``: a file by its id; ``delete`` and ``trash`` remove a copy of ours that arrived corrupted."""
 
     def __init__(
         self,
@@ -50,11 +50,13 @@ class Uploads:
         get: Get,
         new_id: Callable[[], Awaitable[str]],
         delete: Callable[[str], Awaitable[None]],
+        trash: Callable[[str], Awaitable[None]],
     ) -> None:
         self.http = http
         self.get = get
         self.new_id = new_id
         self.delete = delete
+        self.trash = trash
         self._journal = journal
         self._threads = threads
 
@@ -104,6 +106,8 @@ class _One:
             self._noted = noted
             if (file := await self._there()) is not None:
                 return self._finished(file)
+            if noted.sha256:  # it had arrived, and was changed or trashed since: that one is let alone
+                self._note(id="", address="")
         for _ in range(_FRESH_STARTS):
             try:
                 file = await (self._small() if self._source.size <= SMALL else self._large())
@@ -117,6 +121,8 @@ class _One:
                     raise
                 if (found := await self._there()) is not None:
                     return self._finished(found)
+                if await self._up.get(self._noted.id) is not None:  # our own earlier try, which arrived corrupted
+                    await self._up.trash(self._noted.id)
                 self._note(id="", address="")
             self._show(0)
         raise Corrupted(
@@ -197,7 +203,7 @@ class _One:
                     units=EDIT,
                     params=query("multipart"),
                     headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-                    body=lambda body=body: body,  # type: ignore[misc]
+                    body=body.armed,
                     create=not self._replace,
                 )
                 return wire.decode(answer.body, wire.File).file()
@@ -296,7 +302,7 @@ class _One:
                 what=self._what,
                 units=0,
                 headers={"Content-Range": content_range, "Content-Type": "application/octet-stream"},
-                body=body if isinstance(body, bytes) else lambda: body,
+                body=body if isinstance(body, bytes) else body.armed,
                 ok=(200, 201, 308),
             )
         except DriveRefused as refusal:
