@@ -20,8 +20,6 @@ from services.drive.auth.vault import Grant, Vault
 from services.drive.errors import SignInNeeded
 from services.errors import BadInput, StoreUnreachable
 
-_Scope = Literal["", "drive.file", "drive"]
-
 
 class LoginParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to sign in."""
@@ -33,7 +31,9 @@ class LoginParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "paste: pasted only; device: a code typed at Google on another device (scope drive.file)."
         ),
     ] = "auto"
-    scope: Annotated[_Scope, Meta(description="drive.file or drive; else [drive] scope of the settings.")] = ""
+    scope: Annotated[
+        Literal["settings", "drive.file", "drive"], Meta(description="settings: what [drive] scope says.")
+    ] = "settings"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port of 127.0.0.1 for the answer; 0: any free one.")] = 0
     no_browser: Annotated[bool, Meta(description="Only print the address, open no browser.")] = False
     code: Annotated[str, Meta(description="Ends flow=paste begun before: the address or the code; -: read it.")] = ""
@@ -99,7 +99,7 @@ async def login(ctx: Context, params: LoginParams) -> LoginResult | Plan:
     settings = ctx.workspace.settings.drive
     if settings.account != "user":
         return await _machines(ctx)
-    scope = params.scope or settings.scope
+    scope = settings.scope if params.scope == "settings" else params.scope
     if ctx.dry_run:
         client = read_client(client_path(ctx.workspace))
         summary = f"Ask Google for the scope {scope} and keep the sign-in in {await in_thread(Vault(client.id).place)}."
@@ -120,8 +120,8 @@ async def _by_browser(ctx: Context, params: LoginParams, scope: str) -> LoginRes
         _say(ctx, "Open this page in a browser and agree:", sign_in.address)
         if asks:
             _say(ctx, "If the browser ends at an error (it runs on another machine), paste its address line here.")
-        if listen and not params.no_browser and has_browser():
-            await in_thread(lambda: open_page(sign_in.address))
+        opens = listen and not params.no_browser and has_browser()
+        opening = asyncio.create_task(in_thread(lambda: open_page(sign_in.address))) if opens else None
         asking = asyncio.create_task(_ask(ctx, sign_in)) if asks else None
         try:
             while True:
@@ -132,8 +132,9 @@ async def _by_browser(ctx: Context, params: LoginParams, scope: str) -> LoginRes
                         raise
                     _say(ctx, f"{error} {error.hint}")
         finally:
-            if asking is not None:
-                asking.cancel()
+            for task in (opening, asking):
+                if task is not None:
+                    task.cancel()
 
 
 async def _ask(ctx: Context, sign_in: SignIn) -> None:
@@ -170,7 +171,11 @@ async def _resumed(ctx: Context, code: str) -> LoginResult:
 
     sign_in = pending.resume(ctx.workspace)
     sign_in.paste(await in_thread(sys.stdin.readline) if code == "-" else code)
-    grant = await sign_in.result()
+    try:
+        grant = await sign_in.result()
+    except SignInNeeded:
+        pending.forget(ctx.workspace)
+        raise
     pending.forget(ctx.workspace)
     return _signed_in(grant, await in_thread(sign_in.vault.place))
 
@@ -298,7 +303,9 @@ def has_browser() -> bool:
 
 
 def open_page(address: str) -> None:
-    """Show ``address`` in the user's browser. Blocks for a moment."""
-    import webbrowser
+    """Show ``address`` in the user's browser. Blocks while that starts; some print, and our output is not theirs."""
+    import subprocess
 
-    webbrowser.open(address)
+    null = subprocess.DEVNULL
+    command = [sys.executable, "-m", "webbrowser", address]
+    subprocess.run(command, stdin=null, stdout=null, stderr=null, start_new_session=True, check=False)

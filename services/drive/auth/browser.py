@@ -20,7 +20,7 @@ from services.drive.auth.listener import Listener, Query, Verdict
 from services.drive.auth.tokens import in_thread
 from services.drive.auth.vault import Grant, Vault
 from services.drive.errors import SignInNeeded
-from services.errors import BadInput
+from services.errors import BadInput, HybridError
 from services.workspace import Workspace
 
 WAIT_SECONDS = 15 * 60.0
@@ -58,7 +58,7 @@ class SignIn:
         self.attempt = attempt
         self.listener: Listener | None = None
         self.vault = Vault(client.id)
-        self._code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._answers: asyncio.Queue[str | HybridError] = asyncio.Queue()
 
     @classmethod
     async def begin(cls, workspace: Workspace, *, scope: str = "", port: int = 0, listen: bool = True) -> SignIn:
@@ -111,7 +111,7 @@ class SignIn:
             if "state" not in query or not self._ours(query):
                 raise BadInput("That address belongs to another sign-in.", hint=_PASTE)
             self._take(query)
-        elif re.fullmatch(r"[\w/.~%+-]{8,2000}", text):
+        elif re.fullmatch(r"[\w/.~%+-]{20,2000}", text):
             self._take({"code": unquote(text)})
         else:
             raise BadInput("That is neither the address nor the code.", hint=_PASTE)
@@ -120,10 +120,11 @@ class SignIn:
         """Wait for the answer, have it turned into a grant, keep that. See the class."""
         left = self.attempt.made + WAIT_SECONDS - time.time()
         try:
-            code = await asyncio.wait_for(asyncio.shield(self._code), left)
+            code = await asyncio.wait_for(self._answers.get(), left)
         except TimeoutError:
             raise SignInNeeded("Nobody answered Google's page in 15 minutes.", hint=words.LOGIN) from None
-        self._code = asyncio.get_running_loop().create_future()
+        if isinstance(code, HybridError):
+            raise code
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -131,8 +132,8 @@ class SignIn:
             "redirect_uri": self.attempt.redirect,
         }
         grant = await endpoints.exchange(self.settings, self.client, self.attempt.scope, form)
-        if grant == "invalid_grant":
-            raise BadInput("Google did not take that code: it is incomplete, used already or too old.", hint=_PASTE)
+        if grant in ("invalid_grant", "redirect_uri_mismatch"):  # the latter: a code of another sign-in
+            raise BadInput("Google did not take that code: incomplete, used, old or another sign-in's.", hint=_PASTE)
         if isinstance(grant, str):
             raise words.refused(grant, self.settings.token_url)
         await keep(self.vault, grant)
@@ -140,8 +141,7 @@ class SignIn:
 
     def give_up(self) -> None:
         """Nobody will answer any more: ``result`` raises SignInNeeded."""
-        if not self._code.done():
-            self._code.set_exception(SignInNeeded("No answer of Google's was given.", hint=words.LOGIN))
+        self._answers.put_nowait(SignInNeeded("No answer of Google's was given.", hint=words.LOGIN))
 
     def close(self) -> None:
         """Stop listening."""
@@ -166,14 +166,12 @@ class SignIn:
         return True, f"{said} You can close this page and go back to hybrid-tui.", lambda: self._take(query)
 
     def _take(self, query: Query) -> None:
-        if self._code.done():
-            return
         if "code" in query:
-            self._code.set_result(query["code"])
+            self._answers.put_nowait(query["code"])
         elif query["error"] == "access_denied":
-            self._code.set_exception(SignInNeeded("Google was told no, so nothing has changed.", hint=words.LOGIN))
+            self._answers.put_nowait(SignInNeeded("Google was told no, so nothing has changed.", hint=words.LOGIN))
         else:
-            self._code.set_exception(words.refused(words.code_of(query), self.settings.auth_url))
+            self._answers.put_nowait(words.refused(words.code_of(query), self.settings.auth_url))
 
 
 _PASTE = "Copy all of the browser's address line after you agreed (it begins with http://) and paste it here."

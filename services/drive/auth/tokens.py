@@ -52,7 +52,7 @@ class SharedTokens:
         now = self._clock()
         if self._lease.usable(now) and self._lease.token != refused:
             if self._lease.due(now) and time.monotonic() >= self._quiet_until:
-                self._begin("").add_done_callback(self._settled)
+                self._begin("")
             return self._lease.token
         lease = await self._joined(refused)
         if lease.token == refused:  # it joined a renewal that did not know of the refusal
@@ -65,6 +65,7 @@ class SharedTokens:
     def _begin(self, refused: str) -> asyncio.Task[Lease]:
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._get(refused), name="renew the access token")
+            self._work.add_done_callback(self._settled)
         return self._work
 
     async def _get(self, refused: str) -> Lease:

@@ -108,6 +108,10 @@ def refresh(credentials: Any, token_url: str) -> None:
         raise words.unreachable(token_url) from None
     except exceptions.GoogleAuthError as error:
         raise _trouble(error, token_url) from None
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):  # google-auth on an answer that is no JSON
+        raise words.unreachable(token_url, "answered with something that is no token") from None
+    if not isinstance(credentials.token, str) or not credentials.token:
+        raise words.unreachable(token_url, "answered without a token")
 
 
 def _trouble(error: Any, token_url: str) -> Exception:

@@ -120,7 +120,8 @@ class Vault:
     def _read_file(self) -> str:
         try:
             if self.path.stat().st_mode & 0o077:
-                self.path.chmod(0o600)
+                with contextlib.suppress(OSError):  # somebody else's file, or a home that can't be written
+                    self.path.chmod(0o600)
             return self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return ""

@@ -12,7 +12,7 @@ PREFIX = "https://www.googleapis.com/auth/"
 """What Google's names of scopes begin with; "drive.file" is the rest."""
 
 MEANING = {
-    "drive.file": "only files that this OAuth client's project made or that you opened with it",
+    "drive.file": "only files that this OAuth client made, or that were opened with it",
     "drive": "every file of the account, also models put there by hand",
 }
 
@@ -67,7 +67,9 @@ def refused(code: str, token_url: str) -> StoreUnreachable:
             f"Google does not know the OAuth client any more, or its secret was changed ({code}).",
             hint=f"Download its JSON again from Google's console. {SETUP}",
         )
-    if code in ("invalid_scope", "access_denied", "org_internal", "admin_policy_enforced"):
+    if code == "invalid_scope":
+        return SignInNeeded("The sign-in was not given for what [drive] scope asks for (invalid_scope).", hint=SETUP)
+    if code in ("access_denied", "org_internal", "admin_policy_enforced"):
         return SignInNeeded(f"Google does not allow this sign-in ({code}).", hint=SETUP)
     return unreachable(token_url, f"answered with an error{f' ({code})' if code else ''}")
 
