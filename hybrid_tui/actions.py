@@ -272,6 +272,13 @@ _TABLE = (
     ),
     Action("drive.clear", "services.transfers.queue_actions:clear", "Forget transfers that are over.", writes=True),
     Action(
+        "drive.init",
+        "services.drive.google_init:init",
+        "The store's folder on Google Drive: found, adopted or made, with its layout; hybrid.toml gets its id.",
+        writes=True,
+        asks=True,
+    ),
+    Action(
         "registry.add",
         "services.registry.actions:add",
         "Add a folder (or a run's result) as the next version of a model.",
