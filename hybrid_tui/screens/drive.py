@@ -226,15 +226,17 @@ class DriveScreen(PanelScreen):
             self.load("drive.status", then=self._draw_account, failed=self._store_failed)
 
     def _draw_store(self, status: StoreStatus) -> None:
-        if status.google_drive and "drive.status" in ACTIONS:
+        if self._on_drive and "drive.status" in ACTIONS and not status.problem:
             return  # the account's line says more
         words = [status.label]
         if status.free_bytes is not None and status.total_bytes is not None:
             words.append(f"{formats.size(status.free_bytes)} free of {formats.size(status.total_bytes)}")
-        if not status.writable:
+        if status.problem:
+            words.append(f"▲ {visible(status.problem)}")
+        elif not status.writable:
             words.append("▲ it can't be written")
         words.append(visible(status.path))
-        self._say_store(" · ".join(words), trouble=not status.writable)
+        self._say_store(" · ".join(words), trouble=bool(status.problem) or not status.writable)
 
     def _draw_account(self, status: DriveStatus) -> None:
         who = status.email or status.account

@@ -51,7 +51,7 @@ _open = WeakKeyDictionary()
 async def session(workspace: Workspace) -> Session:
     """The running loop's session for the workspace's store. Nothing is sent yet."""
     here = _open.setdefault(asyncio.get_running_loop(), {})
-    key = (workspace.root, msgspec.json.encode((workspace.settings.drive, workspace.settings.store)))
+    key = _key(workspace)
     if key not in here:
         with contextlib.suppress(BadInput):  # a workspace that can't be written still has a store to read
             workspace.ensure_state()
@@ -60,6 +60,16 @@ async def session(workspace: Workspace) -> Session:
         here[key] = opened, keeper
         await anext(keeper)
     return here[key][0]
+
+
+def opened(workspace: Workspace) -> Session | None:
+    """The running loop's session for the workspace's store, if it was asked for before."""
+    found = _open.get(asyncio.get_running_loop(), {}).get(_key(workspace))
+    return found[0] if found else None
+
+
+def _key(workspace: Workspace) -> _Key:
+    return workspace.root, msgspec.json.encode((workspace.settings.drive, workspace.settings.store))
 
 
 async def close(workspace: Workspace) -> None:

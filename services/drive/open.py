@@ -30,8 +30,7 @@ def open_store(workspace: Workspace) -> Store:
             )
         from services.drive.bucket import BucketStore
 
-        bucket: Store = BucketStore(store.url)
-        return bucket
+        return BucketStore.from_url(store.url, store.root)
     named = Path(os.path.normpath(workspace.root / Path(store.path).expanduser()))
     inside = named.is_relative_to(workspace.root)
-    return FolderStore(named / store.root, workspace.root if inside else named)
+    return FolderStore(named / store.root, workspace.root if inside else named, workspace.state / "drive")

@@ -42,10 +42,10 @@ async def carry_out(
     meter.tick(last=True)
     trashed, unsettled = 0, 0
     if found.direction == "push":
-        gone = [*(p.plan.path for p in found.of("extra") if delete), *found.leftovers]
+        gone = [p.plan.path for p in found.of("extra") if delete]
         if gone:
             await store.trash(found.store, gone)
-        trashed = len(gone) - len(found.leftovers)
+        trashed = len(gone)
         sent = {c.path for c in copied}
         unsettled = sum(not f.settled and f.path in sent for f in await store.files(found.store)) if sent else 0
         _complain(found)
@@ -61,7 +61,7 @@ def _complain(found: Comparison) -> None:
     if skipped := found.of("skipped"):
         first = skipped[0].plan
         raise HybridError(
-            f"{files(len(skipped))} of {found.local} did not travel, all others did: {first.path!r}, as {first.why}.",
+            f"{files(len(skipped))} of {found.local} did not travel, all others did. {first.path!r}: {first.why}.",
             hint="drive.plan lists them all.",
         )
 

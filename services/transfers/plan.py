@@ -39,13 +39,12 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Both sides, compared. ``leftovers`` are temporary files of copies that were killed."""
+    """Both sides, compared."""
 
     direction: Direction
     local: str
     store: str
     pairs: tuple[Pair, ...]
-    leftovers: tuple[str, ...] = ()
 
     def of(self, *states: FileState) -> tuple[Pair, ...]:
         """The pairs in one of ``states``."""
@@ -66,7 +65,7 @@ async def compare(
     """
     here = await asyncio.to_thread(listed, local, only)
     stored = await store.files(folder)
-    there, blocked, leftovers = _there(stored, only)
+    there, blocked = _there(stored, only)
     expected = await stored_manifest(store, folder, there) if direction == "pull" else {}
     if direction == "pull":  # what an unfinished download left is no file of its own
         here = {path: file for path, file in here.items() if path.removesuffix(PART) not in there or path in there}
@@ -81,22 +80,18 @@ async def compare(
             state = "same" if same else "changed"
         size = (mine if direction == "push" else theirs) or theirs or mine
         pairs.append(Pair(Planned(path, size.size if size else 0, state, by, reason), mine, theirs, sha256))
-    return Comparison(direction, str(local), folder, tuple(pairs), leftovers)
+    return Comparison(direction, str(local), folder, tuple(pairs))
 
 
-def _there(stored: Iterable[Stored], only: str) -> tuple[dict[str, Stored], dict[str, str], tuple[str, ...]]:
-    """The store's files by path, what of them can't be fetched and why, and what killed copies left behind."""
+def _there(stored: Iterable[Stored], only: str) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The store's files by path, and what of them can't be fetched and why."""
     there: dict[str, Stored] = {}
     blocked: dict[str, str] = {}
-    leftovers: list[str] = []
     for file in stored:
         if only and file.path != only:
             continue
-        name = PurePosixPath(file.path).name
-        if is_leftover(name):
-            leftovers.append(file.path)
-        elif file.skipped:
-            blocked[file.path] = file.skipped
+        if file.skipped:
+            blocked[file.path] = file.skipped.rstrip(".")
         elif file.path in there:
             blocked[file.path] = "two files have this name"
         else:
@@ -105,13 +100,7 @@ def _there(stored: Iterable[Stored], only: str) -> tuple[dict[str, Stored], dict
     for path in there.keys() & (folders | blocked.keys()):
         blocked.setdefault(path, "a folder has the same name")
         del there[path]
-    return there, blocked, tuple(leftovers)
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file is the temporary copy of a process that was killed: ".", 32 hex digits, ".tmp"."""
-    stem = name[1:-4]
-    return name[:1] == "." and name[-4:] == ".tmp" and len(stem) == 32 and all(c in "0123456789abcdef" for c in stem)
+    return there, blocked
 
 
 def _quick(direction: Direction, mine: LocalFile | None, theirs: Stored | None, why: str) -> tuple[FileState, By, str]:

@@ -18,7 +18,6 @@ from services.errors import BadInput, HybridError, Refused
 from services.transfers import items
 from services.transfers.guards import check_free
 from services.transfers.plan import files as count_files
-from services.transfers.plan import is_leftover
 from services.transfers.types import FINISHED, Cleared, Level, LevelEntry, Transfers, TransferView, Trashed
 from services.transfers.view import read, read_all, wait_for_worker
 from services.workspace import Workspace
@@ -78,7 +77,7 @@ async def list_level(ctx: Context, params: ListParams) -> Level:
         entry = await store.stat(path)
         if entry is None or not entry.folder:
             raise BadInput(f"There is no folder {path} in the store.", hint="drive.list shows what there is.")
-    shown = [_level_entry(e) for e in entries if e.name != TRASH and not is_leftover(e.name)]
+    shown = [_level_entry(e) for e in entries if e.name != TRASH and not e.name.endswith(".hybrid-part")]
     shown.sort(key=lambda e: (e.kind != "folder", e.name.casefold(), e.name))
     root = store.local(path or "docs").removesuffix("/docs") if not path else store.local(path)
     return Level(path, root, store.label, store.kind == "drive", tuple(shown))
@@ -90,7 +89,7 @@ def _level_entry(entry: Entry) -> LevelEntry:
         "folder" if entry.folder else "file",
         None if entry.folder else entry.size,
         entry.modified or None,
-        entry.skipped,
+        entry.skipped.rstrip("."),
     )
 
 

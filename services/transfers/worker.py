@@ -160,9 +160,11 @@ class _Item:
             return error
         if not isinstance(error, (BadInput, Refused)):
             try:
-                await store.status()
+                status = await store.status()
             except StoreUnreachable as away:
                 return away
+            if not status.reachable:
+                return StoreUnreachable(status.problem or str(error))
         raise error
 
     async def _open(self) -> Store:
