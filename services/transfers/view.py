@@ -37,6 +37,7 @@ class Fold:
         self._first = True  # no figures of this attempt were read yet
         self.moved_before = 0  # bytes that earlier attempts moved
         self.retries_before = 0
+        self.trouble = ""  # why the store tried again last
         self.total_bytes = 0
         self.total_files = 0
 
@@ -79,6 +80,7 @@ class Fold:
         if self._first and self.attempt > 1:  # a worker that was killed had no time to tell of its last bytes
             self.moved_before += max(now.done_bytes - now.moved_bytes - self.last.done_bytes, 0)
         self._first, self.last = False, now
+        self.trouble = now.trouble or self.trouble
         self.total_bytes = max(self.total_bytes, self.last.total_bytes)
         self.total_files = max(self.total_files, self.last.total_files)
 
@@ -112,7 +114,7 @@ def view(spec: Spec, folder: Path, state: Fold, session: str, problems: tuple[st
         done_bytes=last.done_bytes, total_bytes=last.total_bytes,
         moved_bytes=state.moved_before + last.moved_bytes,
         rate=last.rate if live else None, eta_s=last.eta_s if live else None, attempt=state.attempt,
-        retries=state.retries_before + last.retries, trouble=last.trouble, note=note, reason=reason, hint=hint,
+        retries=state.retries_before + last.retries, trouble=state.trouble, note=note, reason=reason, hint=hint,
         files=last.files if live else (), problems=problems[:_MOST_PROBLEMS],
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import pytest
 from services import workspace as workspaces
 from services.context import Context
 from services.workspace import Workspace
+from tests.drive.google_bed import config, signed_in
 from tests.transfers.beds import worker_of
 
 ROOMY = "[disk]\nbudget_gb = 1000000.0\nmin_free_gb = 0.0\n"
@@ -33,3 +34,6 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 def agreed(workspace: Workspace) -> Context:
     """A context that may write and has a yes."""
     return Context(workspace, yes=True)
+
+
+__all__ = ["config", "signed_in"]
