@@ -60,7 +60,8 @@ class DriveScreen(PanelScreen):
         super().__init__()
         self.mover = Mover(self)
         self._view: DriveView | None = None
-        self._wanted = ""
+        self._wanted = ""  # to be fetched as soon as the screen is there
+        self._began = False
 
     def body(self) -> ComposeResult:
         yield Static(id="drive-store")
@@ -79,6 +80,7 @@ class DriveScreen(PanelScreen):
 
     def first_shown(self) -> None:
         """Read everything; the queue is looked at while the screen is in front."""
+        self._began = True
         self._read_store()
         self.query_one(FilesView).open_folder("")
         self.query_one(QueueView).reload()
@@ -90,16 +92,12 @@ class DriveScreen(PanelScreen):
 
     def shown(self) -> None:
         """Whatever was open in front may have changed the queue."""
-        if self._was_begun:
+        if self._began:
             self.query_one(QueueView).reload()
-
-    @property
-    def _was_begun(self) -> bool:
-        return self.query_one(QueueView).seen is not None
 
     def fetch(self, reference: str) -> None:
         """From another screen: ask to pull this version."""
-        if self._was_begun:
+        if self._began:
             self.mover.pull(reference)
         else:
             self._wanted = reference
