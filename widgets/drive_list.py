@@ -9,7 +9,7 @@ import msgspec
 
 from services import formats
 from services.transfers.types import LevelEntry
-from widgets.line_list import Cell, Column, LineList, shortened, visible
+from widgets.line_list import Cell, Column, LineList, cut, shortened, visible
 
 
 class DriveRow(msgspec.Struct, frozen=True):
@@ -24,9 +24,9 @@ class DriveList(LineList[DriveRow]):
 
     COLUMNS: ClassVar = (
         Column("size", "Size", 9, right=True),
-        Column("modified", "Modified", 16, least=24, rank=1),
+        Column("modified", "Modified", 16, least=24, rank=2),
         Column("name", "Name", 0),
-        Column("skipped", "Can't be fetched", 34, least=24, rank=2),
+        Column("skipped", "Can't be fetched", 36, least=20, rank=1),
     )
 
     def columns(self) -> tuple[Column, ...]:
@@ -42,11 +42,13 @@ class DriveList(LineList[DriveRow]):
         entry = row.entry
         match column:
             case "size":
-                return Cell("folder" if entry.kind == "folder" else formats.size(entry.size_bytes), "quiet")
+                if entry.kind == "folder":
+                    return Cell("folder", "quiet")
+                return Cell(formats.MISSING if entry.skipped else formats.size(entry.size_bytes), "quiet")
             case "modified":
                 return Cell(formats.moment(entry.modified_at) if entry.modified_at else formats.MISSING, "quiet")
             case "skipped":
-                return Cell(f"▲ {visible(entry.skipped)}" if entry.skipped else "", "warn")
+                return Cell(cut(f"▲ {visible(entry.skipped)}", width) if entry.skipped else "", "warn")
         name = visible(entry.name) + "/" * (entry.kind == "folder")
         return Cell(shortened(name, width), "quiet" if entry.skipped else "")
 

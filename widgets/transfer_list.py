@@ -43,11 +43,18 @@ class TransferList(LineList[TransferRow]):
         Column("bar", "", _BAR, least=16, rank=1, gap=1),
         Column("share", "", 5, right=True, least=16, rank=1),
         Column("rate", "Rate", 10, right=True, least=14, rank=2),
-        Column("left", "Left", 11, right=True, least=14, rank=3),
+        Column("left", "Left", 11, right=True, least=20, rank=3),
         Column("size", "Size", 9, right=True, least=24, rank=4),
         Column("tries", "Retries", 7, right=True, least=24, rank=5),
         Column("what", "What", 0),
     )
+
+    def columns(self) -> tuple[Column, ...]:
+        views = [row.view for row in self.rows]
+        empty = {"rate"} if not any(v.rate is not None for v in views) else set()
+        empty |= {"left"} if not any(v.eta_s for v in views) else set()
+        empty |= {"tries"} if not any(v.retries for v in views) else set()
+        return tuple(column for column in self.COLUMNS if column.name not in empty)
 
     def show(self, views: Sequence[TransferView]) -> None:
         """Draw these transfers; the cursor stays on its own."""
@@ -107,6 +114,7 @@ def _figures(view: TransferView) -> str:
     parts = [
         f"{formats.count(view.done_files)} of {formats.count(view.total_files)} files",
         f"{formats.size(view.done_bytes)} of {formats.size(view.total_bytes)}",
+        f"{formats.duration(view.eta_s)} left" if view.eta_s else "",
         f"{formats.size(view.moved_bytes)} over the line",
     ]
     if view.attempt > 1:
@@ -115,7 +123,7 @@ def _figures(view: TransferView) -> str:
         parts.append(f"{formats.count(view.retries)} retries")
     if view.ended_at and view.started_at:
         parts.append(f"took {formats.duration(view.ended_at - view.started_at)}")
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
 
 
 def _words(view: TransferView) -> list[tuple[str, str]]:

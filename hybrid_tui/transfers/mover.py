@@ -29,7 +29,9 @@ class PushWish(msgspec.Struct, frozen=True):
     """What the form asks before a push."""
 
     path: Annotated[str, Meta(min_length=1, description="Local folder or file; relative to the workspace.")]
-    to: Annotated[str, Meta(min_length=1, description="Folder in the store that becomes equal to it.")]
+    to: Annotated[
+        str, Meta(min_length=1, description='Folder in the store that becomes equal to it; "models/": into models.')
+    ]
     delete: Annotated[bool, Meta(description="Move what is only in the store to the store's trash.")] = False
 
 

@@ -94,14 +94,13 @@ class QueueView(DriveView):
 
     def _draw_state(self, seen: Transfers) -> None:
         counts = {state: sum(t.state == state for t in seen.transfers) for state in STATES}
-        parts = [f"{n} {STATES[state].split()[1]}" for state, n in counts.items() if n]
         rate = sum(t.rate or 0.0 for t in seen.transfers)
-        parts.append(f"{formats.size(rate)}/s" if rate else "")
+        parts = [f"{formats.size(rate)}/s" if rate else ""]
         if seen.worker:
-            parts.append("goes on when the panel is closed")
+            parts.append("goes on without the panel")
         elif counts["interrupted"] or counts["queued"]:
             parts.append("▲ nothing works on it: space goes on")
-        self.tell(parts)
+        self.tell(parts + [f"{n} {STATES[state].split()[1]}" for state, n in counts.items() if n])
 
     def on_line_list_highlighted(self) -> None:
         """Say all about the transfer."""

@@ -32,7 +32,9 @@ class PushParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to send, and where to."""
 
     path: Annotated[str, Meta(min_length=1, description="Local folder or file; relative to the workspace.")]
-    to: Annotated[str, Meta(min_length=1, description="Folder in the store that becomes equal to it.")]
+    to: Annotated[
+        str, Meta(min_length=1, description='Folder in the store that becomes equal to it; "models/": into models.')
+    ]
     delete: _Delete = False
     background: _Background = False
 
@@ -219,7 +221,9 @@ def _push_sides(ctx: Context, path: str, to: str) -> _Sides:
         raise BadInput(f"There is no folder {given}.", hint="Give path=DIR, relative to the workspace or absolute.")
     if local.is_file():
         return _Sides(local.parent, target, local.name, to)
-    return _Sides(local, target, "", to)
+    if to.endswith("/"):  # into that folder, under its own name
+        target = f"{target}/{local.resolve().name}"
+    return _Sides(local, target, "", target)
 
 
 async def _pull_sides(ctx: Context, store: Store, what: str, to: str) -> _Sides:

@@ -232,7 +232,7 @@ PICTURES: dict[str, tuple[list[str], str, dict[str, Callable[..., Any]]]] = {
     "files-empty": ([], "Nothing is in the store yet.", {"drive_list": sample.level_empty}),
     "files-loading": ([], "Reading the store…", {"drive_list": sample.level_waiting}),
     "files-error": ([], "Mount the disk.", {"drive_list": sample.level_failing, "store_status": sample.store_failing}),
-    "transfers": (["t"], "goes on when", {}),
+    "transfers": (["t"], "goes on without the panel", {}),
     "transfers-failed": (["t", "down", "down", "down"], "its disk has", {}),
     "transfers-interrupted": (["t"], "? interrupted", {"drive_transfers": sample.queue_dead}),
     "transfers-empty": (["t"], "Nothing is on its way.", {"drive_transfers": sample.queue_empty}),
@@ -273,14 +273,15 @@ def _wait(keys: list[str], ready: str) -> Callable[[Pilot[None]], Any]:
     return run
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
-@pytest.mark.parametrize("name", PICTURES)
-def test_picture(
-    utc: None, snap_compare: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]
-) -> None:
+SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
+TAKEN = [(name, "80x24") for name in PICTURES] + [(name, "120x40") for name in ("files", "transfers", "push-plan")]
+
+
+@pytest.mark.parametrize(("name", "size"), TAKEN)
+def test_picture(utc: None, snap_compare: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: str) -> None:
     keys, ready, others = PICTURES[name]
     sample.install(monkeypatch.setitem, **others)
-    assert snap_compare(_panel(), terminal_size=size, run_before=_wait(keys, ready))
+    assert snap_compare(_panel(), terminal_size=SIZES[size], run_before=_wait(keys, ready))
 
 
 def test_picture_of_an_account(utc: None, snap_compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,4 +292,4 @@ def test_picture_of_an_account(utc: None, snap_compare: Any, monkeypatch: pytest
 def test_picture_without_colour(utc: None, snap_compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     sample.install(monkeypatch.setitem)
-    assert snap_compare(_panel(), terminal_size=(80, 24), run_before=_wait(["t"], "goes on when"))
+    assert snap_compare(_panel(), terminal_size=(80, 24), run_before=_wait(["t"], "goes on without the panel"))

@@ -161,6 +161,8 @@ async def test_one_file_travels_alone(ctx: Context, workspace: Workspace, tmp_pa
     folder = plant(tmp_path / "m", {"w.bin": b"one", "other": b"x"})
     await push(ctx, PushParams(str(folder / "w.bin"), "models/m"))
     assert tree_of(workspace.store_path / "models/m") == {"w.bin": b"one"}
+    await push(ctx, PushParams(str(folder), "datasets/"))
+    assert tree_of(workspace.store_path / "datasets") == {"m/w.bin": b"one", "m/other": b"x"}
     plant(workspace.store_path / "models/m", {"b.bin": b"b"})
     await pull(ctx, PullParams("models/m/b.bin", str(tmp_path / "back")))
     assert tree_of(tmp_path / "back") == {"b.bin": b"b"}
