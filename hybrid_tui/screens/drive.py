@@ -62,6 +62,7 @@ class DriveScreen(PanelScreen):
         self._view: DriveView | None = None
         self._wanted = ""  # to be fetched as soon as the screen is there
         self._began = False
+        self._signed_in = False
 
     def body(self) -> ComposeResult:
         yield Static(id="drive-store")
@@ -141,11 +142,11 @@ class DriveScreen(PanelScreen):
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A half's key is offered while it has the focus; signing in while the store is Google Drive."""
+        """A half's key is offered while it has the focus; signing in while Google Drive is not signed in to."""
         if action == "do":
             return self._view is not None and hasattr(self._view, f"do_{parameters[0]}")
         if action == "sign_in":
-            return self._on_drive and "drive.login" in ACTIONS
+            return self._on_drive and not self._signed_in and "drive.login" in ACTIONS
         return super().check_action(action, parameters)
 
     async def run_action(self, action: str, namespaces: Mapping[str, DOMNode] | None = None) -> None:
@@ -237,6 +238,8 @@ class DriveScreen(PanelScreen):
         self._say_store(" · ".join(words), trouble=bool(status.problem) or not status.writable)
 
     def _draw_account(self, status: DriveStatus) -> None:
+        self._signed_in = True
+        self.refresh_bindings()
         who = status.email or status.account
         words = ["Google Drive", who, f"scope {status.scope}"]
         if status.limit_bytes is None:
@@ -248,6 +251,8 @@ class DriveScreen(PanelScreen):
         self._say_store(" · ".join(words))
 
     def _store_failed(self, error: HybridError) -> None:
+        self._signed_in = False
+        self.refresh_bindings()
         self._say_store(f"✗ {error} {error.hint}", trouble=True)
 
     def _say_store(self, text: str, *, trouble: bool = False) -> None:

@@ -125,10 +125,14 @@ async def verify(ctx: Context, params: VerifyParams) -> Verified:
     if not result.ok:
         wrong = len(result.missing) + len(result.changed) + len(result.problems)
         raise CheckFailed(
-            f"{sides.local} is not what lies in the store: {wrong} thing{'s' * (wrong != 1)} differ.", result,
+            f"{sides.local} is not what lies in the store: {_differences(wrong)}.", result,
             hint="drive.pull mends the local side, drive.push the store's.",
         )  # fmt: skip
     return result
+
+
+def _differences(n: int) -> str:
+    return "1 file differs" if n == 1 else f"{n} files differ"
 
 
 async def _transfer(
@@ -167,7 +171,7 @@ def as_plan(action: str, seen: TransferPlan, delete: bool = False) -> Plan:
     way = f"{seen.local} → {seen.store}" if seen.direction == "push" else f"{seen.store} → {seen.local}"
     marks = {"new": "+", "changed": "~", "extra": "-" if delete else "=", "skipped": "!"}
     steps = [f"▲ {problem}" for problem in (seen.budget, *seen.problems) if problem]
-    steps += [f"{marks[f.state]} {f.path}  {formats.size(f.size)}" for f in seen.files[:_STEPS]]
+    steps += [f"{marks[f.state]} {f.path}  {formats.size(f.bytes)}" for f in seen.files[:_STEPS]]
     if len(seen.files) > _STEPS:
         steps.append(f"and {formats.count(len(seen.files) - _STEPS)} more")
     return Plan(action, f"{way}: {', '.join(words)}", tuple(steps), written_bytes=seen.send_bytes)

@@ -35,7 +35,7 @@ async def carry_out(
     """
     began = time.monotonic()
     todo = found.of("new", "changed")
-    sizes = {p.plan.path: p.plan.size for p in todo}
+    sizes = {p.plan.path: p.plan.bytes for p in todo}
     meter = Meter(sizes, report, store, total_bytes=total_bytes, total_files=total_files)
     async with _ticking(meter):
         copied = await (_push if found.direction == "push" else _pull)(store, found, todo, meter)
@@ -74,7 +74,7 @@ async def _push(store: Store, found: Comparison, todo: Sequence[Pair], meter: Me
             f"{wrong[0]} in {found.local} has not the size that manifest.json says.",
             hint="Bring the file back from where it is whole; if it was changed on purpose, remove manifest.json.",
         )
-    sources = [Source(p.here.local, p.plan.path, p.plan.size) for p in todo if p.here]
+    sources = [Source(p.here.local, p.plan.path, p.plan.bytes) for p in todo if p.here]
     last = [s for s in sources if s.path == MANIFEST]
     copied: tuple[Copied, ...] = ()
     for batch in ([s for s in sources if s.path != MANIFEST], last):
@@ -89,7 +89,7 @@ async def _push(store: Store, found: Comparison, todo: Sequence[Pair], meter: Me
 async def _pull(store: Store, found: Comparison, todo: Sequence[Pair], meter: Meter) -> tuple[Copied, ...]:
     top = Path(found.local)
     wanted = [
-        Wanted(p.plan.path, str(top.joinpath(*parts(p.plan.path))), p.plan.size, p.sha256) for p in todo if p.there
+        Wanted(p.plan.path, str(top.joinpath(*parts(p.plan.path))), p.plan.bytes, p.sha256) for p in todo if p.there
     ]
     await asyncio.to_thread(_make_folders, top, wanted)
     copied: tuple[Copied, ...] = ()

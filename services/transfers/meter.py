@@ -114,17 +114,22 @@ class Meter:
         then, had = self._seen
         if (span := now - then) <= 0:
             return
-        if self._rate is None and not self._bytes:
+        moved = self._over_the_line()
+        if self._rate is None and not moved:
             return
-        fresh = max(self._bytes - had, 0) / span
+        fresh = max(moved - had, 0) / span
         weight = 1 - math.exp(-span / _SMOOTH_S)
         self._rate = fresh if self._rate is None else self._rate + weight * (fresh - self._rate)
-        self._seen = (now, self._bytes)
+        self._seen = (now, moved)
+
+    def _over_the_line(self) -> int:
+        """Bytes that really travelled; what a store goes on from, left by an earlier attempt, is none of them."""
+        told = line(self._store).moved_bytes
+        return self._moved if told is None else told - (self._first.moved_bytes or 0)
 
     def reading(self) -> Reading:
         """How it stands now."""
         told = line(self._store)
-        moved = self._moved if told.moved_bytes is None else told.moved_bytes - (self._first.moved_bytes or 0)
         left = self._total_bytes - self._before_bytes - self._bytes
         eta = left / self._rate if self._rate and self._rate > 1 else None
         active = [p for p, n in self._done.items() if n and p not in self._over]
@@ -133,7 +138,7 @@ class Meter:
             total_bytes=self._total_bytes,
             done_files=self._before_files + len(self._over),
             total_files=self._total_files,
-            moved_bytes=moved,
+            moved_bytes=self._over_the_line(),
             rate=self._rate,
             eta_s=eta if left else 0.0,
             retries=told.retries - self._first.retries,

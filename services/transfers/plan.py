@@ -53,7 +53,7 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def send_bytes(self) -> int:
         """Bytes that travel."""
-        return sum(p.plan.size for p in self.of("new", "changed"))
+        return sum(p.plan.bytes for p in self.of("new", "changed"))
 
 
 async def compare(
@@ -174,7 +174,7 @@ def public(found: Comparison, where: str, budget: str = "", delete: bool = False
         store=where,
         **counts,
         send_bytes=found.send_bytes,
-        total_bytes=sum(p.plan.size for p in found.of("new", "changed", "same")),
+        total_bytes=sum(p.plan.bytes for p in found.of("new", "changed", "same")),
         files=tuple(p.plan for p in found.pairs if p.plan.state != "same"),
         problems=problems(found, delete),
         budget=budget,
@@ -206,7 +206,7 @@ def files(n: int) -> str:
 def check_space(found: Comparison, budget: Disk) -> str:
     """Before a pull: the sentence about the disk budget it would break, or "". Raises Refused when it can't fit."""
     place = Path(found.local)
-    need = sum(p.plan.size - _fetched(place / p.plan.path, p.plan.size) for p in found.of("new", "changed"))
+    need = sum(p.plan.bytes - _fetched(place / p.plan.path, p.plan.bytes) for p in found.of("new", "changed"))
     there = next(p for p in (place, *place.parents) if p.is_dir())
     free = shutil.disk_usage(there).free
     if need > free:

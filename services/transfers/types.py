@@ -25,7 +25,7 @@ class Planned(msgspec.Struct, frozen=True):
     "size" means that nobody knows a checksum."""
 
     path: str
-    size: int
+    bytes: int
     state: FileState
     by: By = ""
     why: str = ""

@@ -37,7 +37,7 @@ async def verify(store: Store, local: Path, folder: str, only: str, told: Told) 
         if not same:
             changed.append(pair.plan.path)
             continue
-        good += pair.plan.size
+        good += pair.plan.bytes
         problems += await _against_manifest(pair.here, pair.there, expected.get(pair.plan.path, ""), told)
     problems += [f"{p.plan.path!r} in the store can't be fetched: {p.plan.why}." for p in found.of("skipped")]
     missing = [p.plan.path for p in found.of("new")]
