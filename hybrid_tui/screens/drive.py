@@ -212,6 +212,7 @@ class DriveScreen(PanelScreen):
             self.say(text, "warning" if bad else "information")
         if ended:
             self.query_one(FilesView).reload()
+            self._read_store()  # its room has changed
 
     # The store
 
