@@ -32,9 +32,9 @@ def tree_of(folder: Path) -> Tree:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def big_tree(files: int = 24, size: int = 4_000_000) -> Tree:
-    """Enough bytes for a copy to take a while."""
-    return {f"part-{n:02d}.bin": os.urandom(size) for n in range(files)}
+def slow_tree(files: int = 900, size: int = 10_000) -> Tree:
+    """Files that take a while to copy: each is flushed to the disk, twice, before it counts."""
+    return {f"part-{n:04d}.bin": os.urandom(size) for n in range(files)}
 
 
 def worker_of(root: Path) -> psutil.Process | None:

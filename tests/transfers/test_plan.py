@@ -41,7 +41,7 @@ async def _pull(store: FolderStore, folder: Path) -> Moved:
     return await engine.carry_out(store, found, _nothing)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=trees, second=trees)
 def test_push_then_pull_gives_equal_trees_and_sends_nothing_twice(first: Tree, second: Tree) -> None:
     """Two states of a folder, one after the other, so that files change, appear and go."""
