@@ -168,13 +168,13 @@ class QueueView(DriveView):
 
 
 def news(before: Transfers | None, now: Transfers) -> list[tuple[str, bool]]:
-    """Sentences about transfers that ended since ``before``, each with whether it is bad news."""
+    """Sentences about transfers that ended since ``before`` (quick ones began since, too), and whether it is bad news."""
     if before is None:
         return []
     old = {t.id: t.state for t in before.transfers}
     found = []
     for t in now.transfers:
-        if t.id in old and old[t.id] != t.state and t.state in ("done", "failed", "interrupted"):
+        if old.get(t.id) != t.state and t.state in ("done", "failed", "interrupted"):
             bad = t.state != "done"
             found.append((f"{t.direction} of {visible(t.label)}: {t.state}. {t.reason if bad else ''}".strip(), bad))
     return found
