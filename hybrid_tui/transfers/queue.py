@@ -168,7 +168,7 @@ class QueueView(DriveView):
 
 
 def news(before: Transfers | None, now: Transfers) -> list[tuple[str, bool]]:
-    """Sentences about transfers that ended since ``before`` (quick ones began since, too), and whether it is bad news."""
+    """Sentences about transfers that ended since ``before``, also those begun since, and whether it is bad news."""
     if before is None:
         return []
     old = {t.id: t.state for t in before.transfers}
