@@ -90,4 +90,5 @@ async def raw(account: Account) -> AsyncIterator[Raw]:
     """Calls as this account."""
     headers = {"Authorization": "Bearer " + account.access_token()}
     async with aiohttp.ClientSession(account.server.url, headers=headers) as http:
+        http._retry_connection = False  # else aiohttp itself repeats a GET, PUT or DELETE whose connection broke
         yield Raw(http, account)
