@@ -22,6 +22,7 @@ from services.drive.api.reading import Identity
 from services.errors import Refused
 
 _ROOM = 4096  # bytes of an entry; blanks fill it
+_MONTH = 30 * 86400
 _WEEK = 6.5 * 86400  # half a day less than Google's week: what is begun must also be finished
 
 
@@ -92,6 +93,14 @@ class Journal:
                 if time.time() - path.stat().st_mtime > _WEEK and (fd := _locked(path)) is not None:
                     path.unlink()
                     os.close(fd)
+
+
+def sweep_downloads(folder: Path) -> None:
+    """Remove journals of downloads that nobody went on with for a month. Blocking."""
+    for path in folder.glob("*.jsonl"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _MONTH:
+                path.unlink()
 
 
 def private_folder(path: Path) -> Path:

@@ -14,15 +14,22 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from services import atomic
+from services import atomic, formats
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.types import DriveFile
 from services.errors import HybridError, Refused
+
+_SPARE = 64 << 20  # bytes that stay free on the disk
+_FLUSH = 64 << 20  # bytes after which the disk is told to begin, so that little is left for the end
+
+Data = bytes | bytearray | memoryview
 
 
 class _Head(msgspec.Struct, frozen=True, array_like=True):
@@ -35,7 +42,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Done(msgspec.Struct, frozen=True, array_like=True):
-    """One range that is written: its bytes have this sha256."""
+    """One range that is written: its bytes have this sha256. From 0 on it is the hash of all that came in order."""
 
     at: int
     end: int
@@ -61,6 +68,10 @@ class Part:
         self._md5 = None if file.sha256 else hashlib.md5(usedforsecurity=False)
         self._hashed = 0
         self._hashing: asyncio.Future[None] | None = None
+        self._flushing: asyncio.Future[None] | None = None
+        self._unflushed = 0
+        self._closing = False
+        self._turn = threading.Lock()  # held by the thread that hashes the whole
         with _sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
             self._fd = _locked(self.path)
@@ -71,13 +82,15 @@ class Part:
                 raise
 
     def _recover(self) -> None:
-        kept = os.fstat(self._fd).st_size == self.size and self._noted()
-        for done in kept or ():
-            digest = hashlib.sha256()
-            for at in range(done.at, done.end, BLOCK):
-                digest.update(os.pread(self._fd, min(BLOCK, done.end - at), at))
-            if digest.hexdigest() == done.sha256:
-                self._add(done.at, done.end)
+        noted = self._noted() if os.fstat(self._fd).st_size == self.size else []
+        self._recover_start([done for done in noted if done.at == 0])
+        for done in noted:
+            if done.at:
+                digest = hashlib.sha256()
+                for data in self._read(done.at, done.end):
+                    digest.update(data)
+                if digest.hexdigest() == done.sha256:
+                    self._add(done.at, done.end)
         if not self._done:
             os.ftruncate(self._fd, 0)
             os.ftruncate(self._fd, self.size)
@@ -85,6 +98,25 @@ class Part:
         self._log = os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         if not self._done:
             os.write(self._log, msgspec.json.encode(self._head) + b"\n")
+
+    def _recover_start(self, noted: list[_Done]) -> None:
+        """What came in order is hashed again, up to the last point where the hash is the one that was noted."""
+        sha, md5, at = self._sha.copy(), self._md5 and self._md5.copy(), 0
+        for done in sorted(noted, key=lambda done: done.end):
+            for data in self._read(at, done.end):
+                sha.update(data)
+                if md5 is not None:
+                    md5.update(data)
+            at = done.end
+            if sha.hexdigest() != done.sha256:
+                break
+            self._sha, self._md5, self._hashed = sha.copy(), md5 and md5.copy(), at
+        if self._hashed:
+            self._add(0, self._hashed)
+
+    def _read(self, at: int, end: int) -> Iterator[bytes]:
+        for start in range(at, end, BLOCK):
+            yield os.pread(self._fd, min(BLOCK, end - start), start)
 
     def _noted(self) -> list[_Done]:
         """The journal's ranges, none when it is of another file. A last line torn by a crash is left out."""
@@ -115,20 +147,47 @@ class Part:
             at = max(at, end)
         return found
 
-    async def write(self, at: int, data: bytes | bytearray) -> None:
+    async def write(self, at: int, data: Data) -> None:
         """Write one block and note it. Raises HybridError when the disk is full."""
         await self._threads.run(self._write, at, data)
         self._add(at, at + len(data))
         self._follow()
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            if self._flushing is not None:
+                self._flushing.result()  # an error is told to one flush only
+            self._unflushed = 0
+            self._flushing = self._threads.start(self._flush)
 
-    def _write(self, at: int, data: bytes | bytearray) -> None:
+    def _flush(self) -> None:
+        with _sentences(self.local):
+            os.fdatasync(self._fd)
+
+    def _write(self, at: int, data: Data) -> None:
         with _sentences(self.local):
             view = memoryview(data)
             while view:
                 written = os.pwrite(self._fd, view, at + len(data) - len(view))
                 view = view[written:]
-            done = _Done(at, at + len(data), hashlib.sha256(data).hexdigest())
-            os.write(self._log, msgspec.json.encode(done) + b"\n")
+            os.write(self._log, msgspec.json.encode(self._hash_block(at, data)) + b"\n")
+
+    def _hash_block(self, at: int, data: Data) -> _Done:
+        """In its turn it goes into the hash of the whole, which then vouches for all up to here."""
+        end = at + len(data)
+        if self._turn.acquire(blocking=False):
+            try:
+                if at == self._hashed:
+                    self._update(data)
+                    return _Done(0, end, self._sha.copy().hexdigest())
+            finally:
+                self._turn.release()
+        return _Done(at, end, hashlib.sha256(data).hexdigest())
+
+    def _update(self, data: Data) -> None:
+        self._sha.update(data)
+        if self._md5 is not None:
+            self._md5.update(data)
+        self._hashed += len(data)
 
     def _add(self, at: int, end: int) -> None:
         bisect.insort(self._done, (at, end))
@@ -147,14 +206,12 @@ class Part:
             self._hashing = self._threads.start(self._hash, front)
 
     def _hash(self, front: int) -> None:
-        while self._hashed < front:
-            data = os.pread(self._fd, min(BLOCK, front - self._hashed), self._hashed)
-            if not data:
-                raise HybridError(f"{self.path} was cut short while it was being fetched.", hint="Fetch it again.")
-            self._sha.update(data)
-            if self._md5 is not None:
-                self._md5.update(data)
-            self._hashed += len(data)
+        with self._turn:
+            while self._hashed < front and not self._closing:
+                data = os.pread(self._fd, min(BLOCK, front - self._hashed), self._hashed)
+                if not data:
+                    raise HybridError(f"{self.path} was cut short while it was being fetched.", hint="Fetch it again.")
+                self._update(data)
 
     async def verified(self) -> str:
         """The sha256 (hex) of the whole; "" when it is not what Drive's checksum says."""
@@ -178,6 +235,8 @@ class Part:
                 atomic.sync_directory(self.local.parent)
             self._journal.unlink(missing_ok=True)
 
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
         await self._threads.run(finish)
 
     def forget(self) -> None:
@@ -187,6 +246,7 @@ class Part:
 
     async def close(self) -> None:
         """Close it once no thread writes to it any more. What came stays."""
+        self._closing = True
         try:
             await self._threads.settle()
         finally:
@@ -199,6 +259,7 @@ def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
         return ""
+    room(local, len(data))
     part = local.with_name(local.name + ".part")
     with _sentences(local):
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -210,6 +271,17 @@ def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
             part.replace(local)
     atomic.sync_directory(local.parent)
     return digest
+
+
+def room(local: Path, needed: int) -> None:
+    """Raises HybridError when the disk of ``local`` has no room for so many bytes more. Blocking."""
+    there = next((p for p in local.absolute().parents if p.is_dir()), Path("/"))
+    free = shutil.disk_usage(there).free
+    if needed and free < needed + _SPARE:
+        raise HybridError(
+            f"{local} needs {formats.size(needed)} more, and the disk has {formats.size(free)} free.",
+            hint="Free some space (storage.items shows what can go); what came so far is kept.",
+        )
 
 
 @contextlib.contextmanager

@@ -80,6 +80,7 @@ class Source:
         self.size = status.st_size
         self._sha = hashlib.sha256()
         self.hashed = 0
+        self._closing = False  # ends what is read ahead when the upload is given up
         prefix = os.pread(self._fd, _PREFIX, 0)
         self._first = prefix if len(prefix) == self.size else b""
         self.identity = Identity(status.st_size, status.st_mtime_ns, status.st_ino, hashlib.sha256(prefix).hexdigest())
@@ -106,7 +107,7 @@ class Source:
         """Hash what lies before ``offset`` and was not passed by yet: it was sent by an earlier process."""
 
         def catch_up() -> None:
-            while self.hashed < offset:
+            while self.hashed < offset and not self._closing:
                 self.read(self.hashed, min(self.hashed + BLOCK, offset))
 
         if self.hashed < offset:
@@ -124,6 +125,8 @@ class Source:
         def digest() -> str:
             md5 = hashlib.md5(usedforsecurity=False)
             for at in range(0, self.size, BLOCK):
+                if self._closing:
+                    break
                 md5.update(self.read(at, min(at + BLOCK, self.size)))
             return md5.hexdigest()
 
@@ -143,6 +146,7 @@ class Source:
 
     async def close(self) -> None:
         """Close the file once no thread reads it any more."""
+        self._closing = True
         try:
             await self._threads.settle()
         finally:

@@ -20,10 +20,13 @@ KB, MB = 1 << 10, 1 << 20
 MEDIA = "alt=media"
 
 
-@pytest.fixture(autouse=True)
-def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["on one line", "on four lines"])
+def _small_ranges(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Files of a few megabytes come in several ranges, so that the tests are quick."""
-    monkeypatch.setattr(downloads, "_RANGE", 1 * MB)
+    monkeypatch.setattr(downloads, "_RANGE", 1 * MB + 70 * KB)
+    if request.param == "on four lines":
+        monkeypatch.setattr(downloads, "_LOOK", 0)
+        monkeypatch.setattr(downloads, "_FAST", 1e18)
 
 
 async def fetch(bench: Bench, id: str, name: str = "model.bin") -> Path:
