@@ -211,6 +211,7 @@ _TABLE = (
         "services.drive.auth.actions:logout",
         "End the sign-in to Google Drive, at Google and here.",
         writes=True,
+        outlives="drive.status says whether this machine still has the sign-in; Google may have ended it.",
     ),
     Action(
         "drive.status", "services.drive.auth.actions:status", "Who is signed in to Google Drive, scope, quota, root."

@@ -10,6 +10,7 @@ from textual.binding import BindingType
 from textual.content import Content
 from textual.widgets import Button, Input, Static
 
+from services.context import Context
 from services.drive.auth import actions as sign_ins
 from services.drive.auth.browser import SignIn
 from services.errors import BadInput, HybridError
@@ -25,6 +26,8 @@ _HEARD = (
 class SignInDialog(Dialog[bool]):
     """Ends with True once signed in, with None when closed before; then nothing is left of the attempt.
 
+    Push it from a screen: ``self.app.push_screen(SignInDialog(self.panel.workspace, keys=self.dialog_keys), then)``. A
+    read-only panel is refused.
     ``open_page`` opens an address in a browser; by default the system's, where it has one with windows.
     """
 
@@ -69,6 +72,8 @@ class SignInDialog(Dialog[bool]):
 
     async def _sign_in(self) -> None:
         try:
+            panel = Context(self.workspace, read_only=getattr(self.app, "read_only", False))
+            panel.will_write("drive.login")
             async with await SignIn.begin(self.workspace, scope=self.scope) as self.sign_in:
                 self.query_one("#sign-in-address", Static).update(Content(self.sign_in.address))
                 self._say("Waiting for the answer…")

@@ -98,6 +98,8 @@ async def login(ctx: Context, params: LoginParams) -> LoginResult | Plan:
     ctx.will_write("drive.login")
     settings = ctx.workspace.settings.drive
     if settings.account != "user":
+        if ctx.dry_run:
+            return Plan("drive.login", f'Check that [drive] account = "{settings.account}" gives access; keep nothing.')
         return await _machines(ctx)
     scope = settings.scope if params.scope == "settings" else params.scope
     if ctx.dry_run:

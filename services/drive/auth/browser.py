@@ -105,13 +105,13 @@ class SignIn:
         """Take the address that the browser ended at, whole, or the code in it. Raises BadInput for anything else."""
         text = "".join(answer.split()).strip("'\"<>")
         if "code=" in text or "error=" in text or "://" in text:
-            query = {key: values[0] for key, values in parse_qs(urlsplit(text).query or text).items()}
+            query = _query(text)
             if not {"code", "error"} & set(query):
                 raise BadInput("That address holds no answer of Google's.", hint=_PASTE)
-            if "state" not in query or not self._ours(query):
+            if not self._ours(query):
                 raise BadInput("That address belongs to another sign-in.", hint=_PASTE)
             self._take(query)
-        elif re.fullmatch(r"[\w/.~%+-]{20,2000}", text):
+        elif re.fullmatch(r"[\w/.~%+-]{20,2000}", text, re.ASCII):
             self._take({"code": unquote(text)})
         else:
             raise BadInput("That is neither the address nor the code.", hint=_PASTE)
@@ -175,6 +175,14 @@ class SignIn:
 
 
 _PASTE = "Copy all of the browser's address line after you agreed (it begins with http://) and paste it here."
+
+
+def _query(address: str) -> Query:
+    try:
+        query = urlsplit(address).query or address
+    except ValueError:  # no address at all, as "http://["
+        return {}
+    return {key: values[0] for key, values in parse_qs(query).items()}
 
 
 async def keep(vault: Vault, grant: Grant) -> None:

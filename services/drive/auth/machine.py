@@ -50,6 +50,14 @@ def _gone(settings: Drive) -> SignInNeeded:
     return SignInNeeded(f"Google does not accept {whose} any more.", hint=steps[settings.account])
 
 
+def _need_shared_drive(settings: Drive) -> None:
+    if not settings.shared_drive:
+        raise BadInput(
+            "A service account has no storage of its own and can keep files in a shared drive only.",
+            hint="Make it a member of a shared drive and set [drive] shared_drive to the drive's id.",
+        )
+
+
 def service_account(key: Path, settings: Drive) -> Any:
     """google-auth's credentials from a key file. Raises BadInput.
 
@@ -58,11 +66,7 @@ def service_account(key: Path, settings: Drive) -> Any:
     """
     if not settings.key:
         raise BadInput('[drive] account is "service-account", but no key is named.', hint="Set [drive] key.")
-    if not settings.shared_drive:
-        raise BadInput(
-            "A service account has no storage of its own and can keep files in a shared drive only.",
-            hint="Make it a member of a shared drive and set [drive] shared_drive to the drive's id.",
-        )
+    _need_shared_drive(settings)
     from google.oauth2 import service_account as accounts
 
     try:
@@ -77,7 +81,7 @@ def service_account(key: Path, settings: Drive) -> Any:
 
 
 def application_default(settings: Drive) -> Any:
-    """What gcloud, GOOGLE_APPLICATION_CREDENTIALS or the machine itself offers. Raises SignInNeeded."""
+    """What gcloud, GOOGLE_APPLICATION_CREDENTIALS or the machine itself offers. Raises SignInNeeded, BadInput."""
     import google.auth
     from google.auth import exceptions
 
@@ -90,6 +94,8 @@ def application_default(settings: Drive) -> Any:
         ) from None
     except exceptions.GoogleAuthError:
         raise StoreUnreachable("The machine's metadata server does not answer.", hint="Try again.") from None
+    if hasattr(credentials, "service_account_email"):  # a key in the variable, or a machine of Google's cloud
+        _need_shared_drive(settings)
     if settings.token_url != Drive().token_url and hasattr(credentials, "with_token_uri"):
         return credentials.with_token_uri(settings.token_url)
     return credentials

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from services.drive.auth import words
-from services.drive.auth.browser import SignIn
+from services.drive.auth.browser import Attempt, SignIn
+from services.drive.auth.client import OAuthClient
 from services.drive.auth.open import tokens_for
 from services.drive.auth.vault import Grant, Vault
 from services.drive.errors import SignInNeeded
 from services.errors import BadInput, StoreUnreachable
+from services.settings import Settings
 from services.workspace import Workspace
 from tests.drive.auth.helpers import address_line, browse, make_box
 from tests.drive_bed.serve import Account, DriveServer
@@ -95,6 +102,20 @@ async def test_what_is_no_answer_is_said_to_be_none(box: Workspace, text: str) -
         assert "paste" in raised.value.hint
 
 
+@given(text=st.text() | st.from_regex(r"https?://[\[\]:/?&=%\w]*(code|error|state)=[\S ]*"))
+@example("http://[?code=4/0Axxxxxxxxxxxxxxxxxxxxx&state=x")
+def test_whatever_is_pasted_is_taken_or_named(text: str) -> None:
+    client = OAuthClient("me", "secret", "installed")
+    attempt = Attempt("drive.file", "the state", "the verifier", "http://127.0.0.1:1/", 0.0)
+    sign_in = SignIn(Workspace(Path("/"), Settings()), client, attempt)
+    try:
+        sign_in.paste(text)
+    except BadInput as error:
+        assert error.hint
+    else:
+        assert sign_in._answers.qsize() == 1
+
+
 async def test_denied_consent(box: Workspace, account: Account, drive_server: DriveServer) -> None:
     drive_server.call("settings", deny=account.client)
     async with await SignIn.begin(box) as sign_in:
@@ -114,6 +135,26 @@ async def test_the_token_server_is_away(box: Workspace, drive_server: DriveServe
     assert "code" not in str(raised.value)
 
 
+async def test_less_than_asked_for_is_not_kept(box: Workspace, account: Account) -> None:
+    """As when the box for Drive on Google's page is left open."""
+    async with await SignIn.begin(box) as sign_in:
+        await browse(sign_in.address)
+        sign_in.attempt = msgspec.structs.replace(sign_in.attempt, scope="drive")
+        with pytest.raises(SignInNeeded, match="was not ticked"):
+            await sign_in.result()
+    assert Vault(account.client).read() is None
+
+
+async def test_a_connection_that_says_nothing_is_hung_up(box: Workspace) -> None:
+    async with await SignIn.begin(box) as sign_in:
+        reader, writer = await asyncio.open_connection("127.0.0.1", sign_in.listener.port)  # type: ignore[union-attr]
+        writer.write(b"GET /?code=")
+        await browse(sign_in.address)  # others are heard meanwhile
+        assert (await sign_in.result()).refresh_token
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
 async def test_a_taken_port_is_named(box: Workspace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -131,7 +172,7 @@ async def test_a_web_client_uses_its_registered_address(
     known = drive_server.call("client", id="web-client", kind="web")
     web = {"client_id": "web-client", "client_secret": known["secret"], "redirect_uris": ["https://x.org/", address]}
     file = box.root.parent / "web.json"
-    file.write_text(__import__("json").dumps({"web": web}))
+    file.write_text(json.dumps({"web": web}))
     other = make_box(box.root.parent / "web", drive_server, client=str(file))
     async with await SignIn.begin(other) as sign_in:
         assert sign_in.attempt.redirect == address

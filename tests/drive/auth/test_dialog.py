@@ -22,8 +22,9 @@ from tests.panel.helpers import until
 class Bench(App[None]):
     """Pushes the dialog and keeps what it ended with."""
 
-    def __init__(self, box: Workspace) -> None:
+    def __init__(self, box: Workspace, *, read_only: bool = False) -> None:
         super().__init__()
+        self.read_only = read_only  # as the panel has it
         self.dialog = SignInDialog(box, keys=keymap.bindings("dialog"))
         self.ended: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
 
@@ -101,3 +102,10 @@ async def test_without_a_client_it_says_what_to_do(box: Workspace) -> None:
     async with bench.run_test() as pilot:
         await says(bench, pilot, "There is no OAuth client at")
         assert "docs/drive-setup.md" in shown(bench, "#sign-in-state")
+
+
+async def test_a_read_only_panel_signs_nobody_in(box: Workspace) -> None:
+    bench = Bench(box, read_only=True)
+    async with bench.run_test() as pilot:
+        await says(bench, pilot, "read-only")
+        assert bench.dialog.sign_in is None

@@ -80,12 +80,16 @@ async def test_a_service_account_signs_for_a_shared_drive(drive_server: DriveSer
         await tokens.token(refused=await tokens.token())
 
 
-async def test_a_service_account_without_a_shared_drive_is_told_why(drive_server: DriveServer, tmp_path: Path) -> None:
+async def test_a_service_account_without_a_shared_drive_is_told_why(
+    drive_server: DriveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = drive_server.service_account(path=tmp_path / "key.json")
     box = make_box(tmp_path / "work", drive_server, account="service-account", key=str(key))
-    with pytest.raises(BadInput, match="no storage of its own") as raised:
-        await tokens_for(box).token()
-    assert "shared_drive" in raised.value.hint
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    for own in (box, make_box(tmp_path / "adc", drive_server, account="adc")):
+        with pytest.raises(BadInput, match="no storage of its own") as raised:
+            await tokens_for(own).token()
+        assert "shared_drive" in raised.value.hint
 
 
 @pytest.mark.parametrize(

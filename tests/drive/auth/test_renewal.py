@@ -205,3 +205,25 @@ async def test_out_of_reach(signed_in: Workspace) -> None:
     with pytest.raises(StoreUnreachable, match="does not answer") as raised:
         await tokens_for(box).token()
     assert not isinstance(raised.value, SignInNeeded) and raised.value.hint
+
+
+def test_a_process_killed_while_it_renews_leaves_a_whole_grant(signed_in: Workspace, account: Account) -> None:
+    endless = PROCESS.replace(
+        'print(await tokens.token(refused=token) if sys.argv[2] == "twice" else token)',
+        "print(token, flush=True)\n    while True: token = await tokens.token(refused=token)",
+    )
+    assert endless != PROCESS
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", endless, str(signed_in.root), "on"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=CHECKOUT,
+        )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        while not process.stdout.readline().startswith("ya29."):
+            pass
+        process.kill()
+        process.communicate()
+        assert kept(account).refresh_token == account.refresh_token
+    assert asyncio.run(tokens_for(signed_in).token(refused=kept(account).access_token))  # and the lock is free

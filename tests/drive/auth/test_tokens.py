@@ -120,3 +120,17 @@ async def test_a_clock_set_back_makes_the_token_doubtful(tokens: SharedTokens, r
     await tokens.token()
     renewals.now -= 86_400
     assert await tokens.token() == "t2"
+
+
+async def test_who_joins_a_renewal_that_brings_the_refused_token_gets_another() -> None:
+    gate = threading.Event()
+
+    def renew(refused: str) -> Lease:
+        assert gate.wait(10)
+        return Lease("new" if refused == "kept" else "kept", 1000.0, 4600.0)
+
+    tokens = SharedTokens(renew, clock=lambda: 1000.0)
+    first, second = asyncio.create_task(tokens.token()), asyncio.create_task(tokens.token(refused="kept"))
+    await asyncio.sleep(0)
+    gate.set()
+    assert (await first, await second) == ("kept", "new")
