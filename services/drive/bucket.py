@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from services.drive.store import (
     Wanted,
     parts,
 )
+from services.errors import HybridError
 
 _PROMISES = (
     "a record appears whole or not at all, and of two writers exactly one wins (conditional create)",
@@ -195,14 +197,20 @@ class BucketStore(Store):
         await asyncio.to_thread(claims.forget, self.state / folder)
 
     async def fetch(self, folder: str) -> Path:
-        """Download the folder into this machine's cache. What is there from an earlier time and unchanged stays."""
+        """Download the folder into this machine's cache. What is there from an earlier time and unchanged stays.
+
+        Raises HybridError when there is no such folder.
+        """
         found = await self.files(folder)
+        if not found:
+            raise HybridError(f"There is no folder {self.local(folder)}.")
         place = self.cache / folder
         index = place.with_name(place.name + ".json")
         wanted = [Wanted(f.path, str(place.joinpath(*parts(f.path))), f.size, f.sha256) for f in found]
         missing = await asyncio.to_thread(_missing, wanted, index)
         copied = await self.get_files(missing, folder, _unheard)
         await asyncio.to_thread(_remember, wanted, copied, index)
+        await asyncio.to_thread(_tidy, place, {w.local for w in wanted})
         return place
 
     def local(self, path: str) -> str:
@@ -261,3 +269,12 @@ def _remember(wanted: list[Wanted], copied: Sequence[Copied], index: Path) -> No
     sha = {f.path: f.sha256 for f in wanted} | {c.path: c.sha256 for c in copied}
     kept = {f.path: _Kept(sha[f.path], Path(f.local).stat().st_mtime_ns) for f in wanted}
     atomic.write_bytes(index, msgspec.json.encode(kept))
+
+
+def _tidy(place: Path, wanted: set[str]) -> None:
+    """Remove from the cache what the folder does not hold any more; a part may be another process's."""
+    for at, _, names in os.walk(place):
+        for name in names:
+            path = Path(at, name)
+            if str(path) not in wanted and not name.endswith(".part"):
+                path.unlink(missing_ok=True)

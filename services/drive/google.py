@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from services.drive import google_fetch, google_root, google_session, names
+from services.drive import google_fetch, google_root, names
 from services.drive.api.types import DriveFile, Stats
 from services.drive.google_claims import Claims
 from services.drive.google_files import Files, each, stored
 from services.drive.google_root import Ambiguous
-from services.drive.google_session import Session
 from services.drive.google_tree import Tree, no_bytes
 from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
 from services.errors import HybridError, StoreUnreachable
 from services.workspace import Workspace
 
+if TYPE_CHECKING:
+    from services.drive.google_session import Session
+
 _REMEMBERED = 256 << 10  # bytes; larger files read by path are not kept on this box
 _AT_ONCE = 16
+_SESSIONS = "services.drive.google_session"
 _PROMISES = (
     "of two writers of a record exactly one wins: the id is taken or it is not (HTTP 409)",
     "what was sent is compared with Drive's own checksum before it counts",
@@ -129,7 +136,7 @@ class DriveStore(Store):
             if len(data) <= _REMEMBERED:
                 tree.mirror.keep_content(file.id, data)
             if hashlib.sha256(data).hexdigest() != file.sha256:
-                tree.forget(file.id)  # it was replaced since it was looked at
+                tree.cache.forget(file.id)  # it was replaced since it was looked at
         return data
 
     async def read_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
@@ -149,40 +156,56 @@ class DriveStore(Store):
         way = parts(path)
         old = await tree.find(path)
         above = await tree.make("/".join(way[:-1]))
-        if old is None and path not in tree.layout.places and above.id not in tree.own:
+        if old is None and path not in tree.cache.layout.places and above.id not in tree.own:
             listed = (await tree.listing(above, sure=True)).named(way[-1])
             old = await tree.through(listed) if listed is not None else None
         if old is not None and old.size is None:
             raise no_bytes(path, old)
         if old is not None:
-            if not (old.sha256 and old.sha256 == hashlib.sha256(data).hexdigest()):
-                tree.put(await tree.client.replace(old.id, data))
+            if not await self._holds(tree, old, data):
+                now = await tree.client.replace(old.id, data)
+                tree.cache.put(now)
                 tree.mirror.keep_content(old.id, data)
-            return
-        await self._create(tree, above, path, data)
+                if now.trashed:  # thrown away since it was looked at: the new content must not lie there
+                    tree.cache.forget(old.id)
+                    return await self.write(path, data)
+            return None
+        return await self._create(tree, above, path, data)
+
+    async def _holds(self, tree: Tree, file: DriveFile, data: bytes) -> bool:
+        """Whether the file has these bytes: known to be so, and asked once more before nothing is sent."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if file.sha256 != sha256:
+            return False
+        now = await tree.client.get(file.id)
+        return now is not None and not now.trashed and now.sha256 == sha256
 
     async def _create(self, tree: Tree, above: DriveFile, path: str, data: bytes) -> None:
         name = names.drive_name(parts(path)[-1])
-        id = tree.layout.places.get(path, "")
+        id = tree.cache.layout.places.get(path, "")
         if id and await tree.client.get(id) is not None:
             id = ""  # the file of this place was renamed or thrown away by hand: it gets a fresh one
         reserved = bool(id)
         id = id or await tree.reserve(above.id, name)
         if not await tree.client.create(name, above.id, data, id=id):
-            await tree.client.replace(id, data)
+            if await tree.client.get(id) is not None:
+                await tree.client.replace(id, data)
+            else:  # it was deleted for good, and its id is not given again
+                reserved, [id] = False, await tree.client.new_ids()
+                await tree.client.create(name, above.id, data, id=id)
         tree.mirror.made(above.id, name)
         if not reserved and above.id not in tree.own:
             await self._agree(tree, above, name, id, data)
         made = await tree.client.get(id)
         if made is not None:
-            tree.put(made)
+            tree.cache.put(made)
 
     async def _agree(self, tree: Tree, above: DriveFile, name: str, id: str, data: bytes) -> None:
         """Another writer may have made a file of this name at the same moment: the older file stays, with our data."""
         alike = [f for f in await tree.client.children(above.id, name=name) if f.size is not None]
         older = min((*alike,), key=lambda f: (f.created, f.id), default=None)
         if older is not None and older.id != id and any(f.id == id for f in alike):
-            tree.put(await tree.client.replace(older.id, data))
+            tree.cache.put(await tree.client.replace(older.id, data))
             mine = next(f for f in alike if f.id == id)
             await tree.remove(mine)
 
@@ -232,14 +255,14 @@ class DriveStore(Store):
             return False
         current = await tree.client.get(found.id)
         if current is None or current.trashed or current.name != found.name or current.parents != found.parents:
-            tree.forget(found.id)  # somebody else moved it first
+            tree.cache.forget(found.id)  # somebody else moved it first
             return False
         leaving = next((p for p in current.parents if p != above.id), "")
         moved = await tree.client.change(
             found.id, name=names.drive_name(way[-1]), add_parent=above.id if leaving else "", remove_parent=leaving
         )
         tree.own.discard(moved.id)
-        tree.put(moved)
+        tree.cache.put(moved)
         return True
 
     async def claim(self, folder: str) -> Callable[[], None]:
@@ -280,7 +303,7 @@ class DriveStore(Store):
             if found is None:
                 raise HybridError(f"There is no {place} on Google Drive.")
             await tree.client.trash(found.id)
-            tree.forget(found.id)
+            tree.cache.forget(found.id)
 
         await each(paths, one, tree.drive.transfers)
 
@@ -289,17 +312,29 @@ class DriveStore(Store):
         return await google_fetch.fetch(Files(await self._tree()), folder, self.workspace.state / "drive-cache")
 
     def local(self, path: str) -> str:
-        """``Google Drive/Banking LLM/models/…``: what a person sees in the browser."""
-        return "/".join(("Google Drive", self.root_name, *([path] if path else [])))
+        """``My Drive/Banking LLM/models/…``: where a person finds it in the browser."""
+        top = "Shared drive" if self.workspace.settings.drive.shared_drive else "My Drive"
+        return "/".join((top, self.root_name, *([path] if path else [])))
 
     @property
     def stats(self) -> Stats:
         """What the running loop's client has done so far; all zero before it was asked anything."""
+        if _SESSIONS not in sys.modules:
+            return Stats()
+        from services.drive import google_session
+
         session = google_session.opened(self.workspace)
         return session.client.stats if session else Stats()
 
     async def _session(self) -> Session:
-        return await google_session.session(self.workspace)
+        # The first import of the client takes a while: not on the loop's time.
+        if _SESSIONS not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, _SESSIONS)
+        from services.drive import google_session
+
+        session = await google_session.session(self.workspace)
+        await session.tree.cache.reached()
+        return session
 
     async def _tree(self) -> Tree:
         return (await self._session()).tree

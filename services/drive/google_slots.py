@@ -44,7 +44,9 @@ class Slots:
 
     async def walk(self, folder: str, first: str, follow: Follow) -> None:
         """See ``Store.walk``. What is remembered costs no request; a long unknown part is fetched in parallel."""
-        await self.tree.fresh()  # a record that was tampered with is forgotten
+        await self.tree.cache.fresh()  # a record that was tampered with is forgotten
+        if self.tree.cache.missed:
+            await self._look_again(folder)
         id: str | None = first
         unknown = 0
         while True:
@@ -61,6 +63,15 @@ class Slots:
         while id is not None and (data := held.get(id)) is not None:
             id = follow(id, data)
         return id
+
+    async def _look_again(self, folder: str) -> None:
+        """Compare what is remembered with the folder's listing, once after changes may have been missed."""
+        held = self.mirror.slots()
+        place = await self.tree.find(folder) if held else None
+        if place is not None:
+            listed = {f.id: f.sha256 for f in await self.client.children(place.id)}
+            self.mirror.noticed({id: listed.get(id, "") for id in held})  # what it lacks is read again by its id
+        self.tree.cache.missed = False
 
     async def _ahead(self, folder: str) -> None:
         """Read what the folder's listing shows and nobody here has read: late or false, it decides nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -46,8 +47,22 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(own / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(own / "state"))
     bucket = f"b-{uuid.uuid4().hex[:12]}"
-    line = http.client.HTTPConnection(urlsplit(s3_server).netloc, timeout=20)
-    line.request("PUT", f"/{bucket}", headers={"Authorization": "AWS4-HMAC-SHA256 Credential=test/x/us-east-1/s3/x"})
-    assert line.getresponse().status == 200
-    line.close()
+    _ask(s3_server, "PUT", f"/{bucket}")
     return f"s3://{bucket}/team"
+
+
+def unfinished_uploads(url: str) -> list[str]:
+    """Keys of multipart uploads in the bucket that were neither completed nor given up."""
+    return re.findall(
+        r"<Key>(.*?)</Key>", _ask(os.environ["AWS_ENDPOINT_URL"], "GET", f"/{urlsplit(url).netloc}?uploads")
+    )
+
+
+def _ask(server: str, method: str, path: str) -> str:
+    line = http.client.HTTPConnection(urlsplit(server).netloc, timeout=20)
+    line.request(method, path, headers={"Authorization": "AWS4-HMAC-SHA256 Credential=test/x/us-east-1/s3/x"})
+    answer = line.getresponse()
+    text = answer.read().decode()
+    line.close()
+    assert answer.status == 200, text
+    return text

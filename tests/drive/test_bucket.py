@@ -17,7 +17,7 @@ from services.drive.bucket_objects import Objects
 from services.drive.errors import Corrupted
 from services.drive.store import Source, Store, Wanted
 from services.errors import BadInput, HybridError, StoreUnreachable
-from tests.drive.s3_bed import s3, s3_server
+from tests.drive.s3_bed import s3, s3_server, unfinished_uploads
 
 __all__ = ["s3", "s3_server"]
 NAME = "Ω #%?+ [v1]{2}~ b.bin"
@@ -132,7 +132,7 @@ async def test_a_source_that_changes_while_it_is_sent_leaves_nothing(store: Buck
 
 
 async def test_an_upload_that_is_cancelled_leaves_nothing(store: BucketStore, tmp_path: Path) -> None:
-    source = _source(tmp_path, "f", bytes(40 << 20))
+    source = _source(tmp_path, "f", bytes(24 << 20))
     begun = asyncio.Event()
     task = asyncio.ensure_future(store.put_files([source], "m", lambda _, __: begun.set()))
     await asyncio.wait_for(begun.wait(), 20)
@@ -140,11 +140,13 @@ async def test_an_upload_that_is_cancelled_leaves_nothing(store: BucketStore, tm
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await store.files("m") == ()
+    if store.objects.scheme == "s3":  # nor parts that nobody sees and somebody pays for
+        assert unfinished_uploads(store.objects.url) == []
 
 
 async def test_a_download_that_was_cut_off_goes_on_where_it_was(s3: str, tmp_path: Path) -> None:
     store = BucketStore.from_url(s3, "R", patience=5)
-    data = os.urandom(40 << 20)
+    data = os.urandom(24 << 20)
     await store.put_files([_source(tmp_path, "f", data)], "m", Heard())
     [wanted] = await _wanted(store, "m", tmp_path / "out")
     enough = asyncio.Event()
@@ -265,6 +267,11 @@ async def test_a_folder_is_fetched_once(s3: str, tmp_path: Path) -> None:
     assert await store.fetch("m/v") == place
     assert (place / "b/c").read_bytes() == b"3"
     assert (place / "a").stat().st_ino == inode
+    await store.trash("m/v", ["a"])
+    await store.fetch("m/v")
+    assert not (place / "a").exists()
+    with pytest.raises(HybridError, match="no folder"):
+        await store.fetch("m/absent")
 
 
 def test_a_claim_of_a_dead_process_is_abandoned(s3: str) -> None:
