@@ -99,9 +99,13 @@ class BucketStore(Store):
         return "genesis"
 
     async def put_new(self, folder: str, id: str, data: bytes) -> bool:
-        """A create that the service refuses when the object exists (If-None-Match, ifGenerationMatch=0)."""
+        """A create that the service refuses when the object exists (If-None-Match, ifGenerationMatch=0).
+
+        True as well when it is there with these bytes: then the answer to our own earlier attempt was lost.
+        """
         key = _key(f"{folder}/{id}.json")
-        return await self.objects.put(key, data, hashlib.sha256(data).hexdigest(), new=True) is not None
+        made = await self.objects.put(key, data, hashlib.sha256(data).hexdigest(), new=True)
+        return made is not None or await self.read_slot(folder, id) == data
 
     async def read_slot(self, folder: str, id: str) -> bytes | None:
         """See ``Store.read_slot``. A slot never changes, so one that was read once is not asked for again."""

@@ -7,9 +7,12 @@ the environment and from the machine's own identity, and retries what is worth r
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -67,22 +70,18 @@ class Objects:
 
     async def head(self, key: str) -> Found | None:
         """One object with its declared sha256, None when there is none."""
-        with self._sentences(key):
-            try:
-                got = await self._open().get_async(self._key(key), options={"head": True})
-            except FileNotFoundError as error:
-                self._absent(error)
-                return None
-            return self._found(got.meta, got.attributes.get("sha256", ""))
+        async with self._most:
+            with self._sentences(key):
+                try:
+                    got = await self._open().get_async(self._key(key), options={"head": True})
+                except FileNotFoundError as error:
+                    self._absent(error)
+                    return None
+                return self._found(got.meta, got.attributes.get("sha256", ""))
 
     async def heads(self, found: Sequence[Found]) -> list[Found]:
         """The same objects with their declared sha256; those that have gone are left out."""
-
-        async def one(f: Found) -> Found | None:
-            async with self._most:
-                return await self.head(f.key)
-
-        return [f for f in await asyncio.gather(*(one(f) for f in found)) if f is not None]
+        return [f for f in await asyncio.gather(*(self.head(f.key) for f in found)) if f is not None]
 
     async def read(self, key: str) -> bytes | None:
         """A small object's bytes, None when there is none."""
@@ -216,6 +215,7 @@ class Objects:
                 from obstore.store import from_url
             except ImportError as error:
                 raise HybridError("A bucket as the store needs the package obstore.", hint=_INSTALL) from error
+            _leave_gently()
             if self.scheme == "file":
                 self._store = from_url(f"file://{_folder(self.url)}")
             else:
@@ -261,13 +261,25 @@ class Objects:
         if refused or _NO_CREDENTIALS.search(text):
             what = "refuses these credentials" if refused else "needs credentials, and none were found"
             return StoreUnreachable(f"{self.url} {what}.", hint=_CREDENTIALS[self.scheme])
+        if _FULL.search(text):
+            return HybridError(f"There is no room left at {self.url}.", hint="Free some space, then try again.")
         if self.scheme == "file":
             return StoreUnreachable(f"The store can't be used at {self.shown(key)}: {_reason(text)}.")
         if _NO_ANSWER.search(text):
-            return StoreUnreachable(
-                f"{self.url} does not answer: {_reason(text)}.", hint="Look at the line and AWS_ENDPOINT_URL."
-            )
+            elsewhere = [v for v in _ENDPOINTS if os.environ.get(v)]
+            hint = f"Check the network{f' and {elsewhere[0]}' if elsewhere else ''}, then try again."
+            return StoreUnreachable(f"{self.url} does not answer: {_reason(text)}.", hint=hint)
         return HybridError(f"{self.shown(key)}: {_reason(text)}.")
+
+
+@functools.cache
+def _leave_gently() -> None:
+    """At the interpreter's end, give obstore's threads a moment without us.
+
+    One of them has just told our loop of the last answer and is about to take Python's lock again. If the main thread
+    keeps it until the interpreter is being taken down, that thread aborts the process and its exit code is lost.
+    """
+    atexit.register(time.sleep, 0.05)
 
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
@@ -275,6 +287,7 @@ _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist|U
 _NO_CREDENTIALS = re.compile(
     r"169\.254\.169\.254|metadata\.google\.internal|Account must be specified|Missing(Credential|AccessKey|Secret)"
 )
+_FULL = re.compile(r"No space left|Disk quota|status code: 507")
 _NO_ANSWER = re.compile(r"HTTP error|non-2xx status code: 5\d\d|Timeout|kind: (Connect|Request|Timeout)")
 
 

@@ -18,9 +18,8 @@ from typing import TypeVar
 import msgspec
 
 from services import atomic
-from services.drive import claims, folder_disk, folder_files, mounts
+from services.drive import claims, folder_disk, folder_files, folder_status, mounts
 from services.drive.store import (
-    INCOMING,
     TRASH,
     Copied,
     Entry,
@@ -34,19 +33,6 @@ from services.drive.store import (
 )
 from services.drive.unsettled import Note, Unsettled
 from services.errors import HybridError, StoreUnreachable
-
-_PROMISES = (
-    "a record appears whole or not at all, and of two writers exactly one wins (exclusive create)",
-    "copied files are read back and compared by sha256",
-    "records and copied files are flushed to the disk before they count",
-    "no copy elsewhere: this folder is as safe as the disk it lies on",
-)
-_MOUNT_PROMISES = (
-    "what is written goes into a cache on this machine; the mount's program sends it up later and says nothing then",
-    "copied files are read back and compared by sha256, but out of that cache: it proves nothing about the drive",
-    "a file counts as safe when the mount was flushed, or when Drive's API shows it with the same sha256",
-    "of two writers on this machine exactly one wins; writers on other machines are not seen in time: write from one",
-)
 
 T = TypeVar("T")
 
@@ -66,11 +52,11 @@ class FolderStore(Store):
         self.anchor = anchor
         self.mount = mounts.find(root)
         self.notes = Unsettled(root, state / "unsettled.jsonl" if state else None)
-        self.label = f"{self.mount.what}: sent up late and unseen" if self.mount else "plain folder, not Google Drive"
+        self.label = f"{self.mount.what} (sent up later)" if self.mount else "plain folder, not Google Drive"
 
     async def status(self) -> StoreStatus:
         """See ``Store.status``. ``writable`` is asked of the nearest folder that exists."""
-        return await self._run("", self._status)
+        return await self._run("", lambda: folder_status.status(self.root, self.label, self.mount, self.notes))
 
     async def new_id(self) -> str:
         """128 random bits in hex."""
@@ -339,31 +325,6 @@ class FolderStore(Store):
             raise StoreUnreachable(f"The store can't be reached: {self.anchor} {what}.", hint=hint)
         if self.root.exists() and not self.root.is_dir():
             raise StoreUnreachable(f"The store can't be reached: {self.root} is not a folder.", hint=hint)
-
-    def _status(self) -> StoreStatus:
-        there = next(p for p in (self.root, *self.root.parents) if p.is_dir())
-        disk = shutil.disk_usage(there)
-        begun = folder_disk.folders(self.root / INCOMING)
-        return StoreStatus(
-            kind=self.kind,
-            label=self.label,
-            path=str(self.root),
-            google_drive=bool(self.mount and self.mount.google),
-            reachable=True,
-            created=self.root.is_dir(),
-            writable=os.access(there, os.W_OK | os.X_OK),
-            free_bytes=disk.free,
-            total_bytes=disk.total,
-            promises=self._promises(),
-            unfinished=len(begun),
-            unfinished_bytes=sum(folder_disk.bytes_of(folder) for folder in begun),
-        )
-
-    def _promises(self) -> tuple[str, ...]:
-        if self.mount is None:
-            return _PROMISES
-        waiting = len(self.notes.pending())
-        return (*_MOUNT_PROMISES, *([f"{waiting} files written here are not known to be safe yet"] if waiting else []))
 
 
 def _small(path: str, data: bytes) -> Copied:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -9,12 +10,12 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from services import atomic, formats
 from services.drive.store import Wanted
-from services.errors import HybridError
+from services.errors import BadInput, HybridError
 
 _BLOCK = 1 << 20
 
@@ -30,12 +31,13 @@ class Partial:
         self.local = local
         self.path = local.with_name(local.name + ".part")
         self.resumed = 0
-        self._fd = self._open()
-        try:
-            self._begin(size if resume else 0, stop)
-        except BaseException:
-            self.close()
-            raise
+        with _sentences(self.path):
+            self._fd = self._open()
+            try:
+                self._begin(size if resume else 0, stop)
+            except BaseException:
+                self.close()
+                raise
 
     def _open(self) -> int:
         self.local.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +75,14 @@ class Partial:
         self.resumed = self.done
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises OSError (ENOSPC, …)."""
+        """Append. Raises HybridError when the disk is full."""
         view = memoryview(data)
-        self._hash.update(view)
-        while view:
-            n = os.pwrite(self._fd, view, self.done)
-            self.done += n
-            view = view[n:]
+        with _sentences(self.path):
+            while view:
+                n = os.pwrite(self._fd, view, self.done)
+                self._hash.update(view[:n])
+                self.done += n
+                view = view[n:]
 
     def restart(self) -> None:
         """Throw away what came."""
@@ -93,9 +96,10 @@ class Partial:
 
     def keep(self) -> None:
         """It is whole and right: flush it to the disk and rename it onto its place."""
-        os.fsync(self._fd)
-        self.path.replace(self.local)
-        atomic.sync_directory(self.local.parent)
+        with _sentences(self.local):
+            os.fsync(self._fd)
+            self.path.replace(self.local)
+            atomic.sync_directory(self.local.parent)
 
     def discard(self) -> None:
         """Remove it."""
@@ -104,6 +108,19 @@ class Partial:
     def close(self) -> None:
         """Let go of it; what came stays for the next attempt."""
         os.close(self._fd)
+
+
+@contextlib.contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """What this machine's disk says, as told to a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HybridError(
+                f"The disk is full at {path}.", hint="Free some space, then try again: what came is kept."
+            ) from error
+        raise BadInput(f"{path} can't be written: {(error.strerror or str(error)).lower()}.") from error
 
 
 def _lock(fd: int) -> bool:

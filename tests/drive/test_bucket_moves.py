@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,6 +102,17 @@ async def test_a_move_cut_off_anywhere_is_readable_and_can_be_finished(
     await store.rename("in/u", "models/v")
     assert await _content(store, "models/v") == FILES
     assert await store.files("in/u") == ()
+
+
+async def test_what_s3_won_t_copy_in_one_request_goes_through_here(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BucketStore.from_url(s3, "R", patience=5)
+    data = os.urandom(9 << 20)
+    await store.objects.put("in/big", data, hashlib.sha256(data).hexdigest(), new=True)
+    monkeypatch.setattr("services.drive.bucket_objects._COPY_MOST", 1000)
+    assert await store.rename("in/big", "out/big")
+    [moved] = await store.files("out")
+    assert moved.sha256 == hashlib.sha256(data).hexdigest() and await store.read("out/big") == data
+    assert await store.files("in") == ()
 
 
 async def test_many_that_move_the_same_folder_at_once_move_it_once(s3: str) -> None:
