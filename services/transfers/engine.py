@@ -47,13 +47,19 @@ async def carry_out(
             await store.trash(found.store, gone)
         trashed = len(gone)
         sent = {c.path for c in copied}
-        unsettled = sum(not f.settled and f.path in sent for f in await store.files(found.store)) if sent else 0
+        if sent and store.kind == "folder":  # a mounted Drive writes later; the others have confirmed every byte
+            unsettled = sum(not f.settled and f.path in sent for f in await store.files(found.store))
         _complain(found)
     return Moved(
         found.direction, found.local, found.store, len(copied), sum(c.size for c in copied), len(found.of("same")),
         verified=len(copied) + sum(p.plan.by in ("sha256", "md5") for p in found.of("same")),
-        trashed=trashed, unsettled=unsettled, seconds=time.monotonic() - began, problems=problems(found, delete),
+        trashed=trashed, unsettled=unsettled, seconds=time.monotonic() - began,
+        problems=(*problems(found, delete), *_not_safe_yet(unsettled)),
     )  # fmt: skip
+
+
+def _not_safe_yet(n: int) -> tuple[str, ...]:
+    return (f"{files(n)} not known to have reached Drive yet: the mount has not confirmed it.",) if n else ()
 
 
 def _complain(found: Comparison) -> None:

@@ -23,6 +23,7 @@ from services.drive.open import open_store
 from services.drive.store import Store
 from services.errors import BadInput, HybridError, Refused, StoreUnreachable
 from services.transfers import engine, items, plan
+from services.transfers.guards import check_free
 from services.transfers.journal import Journal
 from services.transfers.meter import Reading
 from services.transfers.types import Moved, Spec
@@ -177,6 +178,8 @@ class _Item:
 
     async def _once(self, store: Store) -> Moved:
         spec = self.spec
+        if spec.direction == "push":  # a version may have been registered there since
+            await check_free(self.workspace, spec.store, "overwritten")
         found = await plan.compare(store, spec.direction, Path(spec.local), spec.store, spec.only)
         if not spec.agreed and (changed := found.of("changed")):
             raise Refused(
