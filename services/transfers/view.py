@@ -34,7 +34,6 @@ class Fold:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.last = _NOTHING
-        self._first = True  # no figures of this attempt were read yet
         self.moved_before = 0  # bytes that earlier attempts moved
         self.retries_before = 0
         self.trouble = ""  # why the store tried again last
@@ -60,7 +59,6 @@ class Fold:
     def _begin(self, event: Event) -> None:
         self.attempt, self.ended, self.ended_at = event.attempt, None, None
         self.started_at = self.started_at or event.t
-        self._first = True
         self.moved_before += self.last.moved_bytes
         self.retries_before += self.last.retries
         self.last = msgspec.structs.replace(self.last, moved_bytes=0, retries=0, rate=None, eta_s=None, files=())
@@ -77,9 +75,7 @@ class Fold:
             now = msgspec.convert(data, Reading)
         except msgspec.ValidationError:
             return
-        if self._first and self.attempt > 1:  # a worker that was killed had no time to tell of its last bytes
-            self.moved_before += max(now.done_bytes - now.moved_bytes - self.last.done_bytes, 0)
-        self._first, self.last = False, now
+        self.last = now
         self.trouble = now.trouble or self.trouble
         self.total_bytes = max(self.total_bytes, self.last.total_bytes)
         self.total_files = max(self.total_files, self.last.total_files)
@@ -106,13 +102,16 @@ def view(spec: Spec, folder: Path, state: Fold, session: str, problems: tuple[st
     name, note, reason, hint = _standing(folder, state, session)
     last = state.last
     live = name in ("running", "retrying")
+    moved = state.moved_before + last.moved_bytes
+    if state.attempt > 1:  # a killed worker's last bytes were not told; what lies there has travelled at least once
+        moved = max(moved, last.done_bytes)
     return TransferView(
         id=spec.id, state=name, direction=spec.direction, label=spec.label, local=spec.local, store=spec.store,
         priority=items.number(folder, "priority"), created_at=spec.created_at, started_at=state.started_at,
         ended_at=state.ended_at if name in FINISHED else None,
         done_files=last.done_files, total_files=last.total_files,
         done_bytes=last.done_bytes, total_bytes=last.total_bytes,
-        moved_bytes=state.moved_before + last.moved_bytes,
+        moved_bytes=moved,
         rate=last.rate if live else None, eta_s=last.eta_s if live else None, attempt=state.attempt,
         retries=state.retries_before + last.retries, trouble=state.trouble, note=note, reason=reason, hint=hint,
         files=last.files if live else (), problems=problems[:_MOST_PROBLEMS],

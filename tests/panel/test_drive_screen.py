@@ -193,6 +193,25 @@ async def test_the_queue_is_not_looked_at_from_another_screen(
         assert len(looks) == count
 
 
+async def test_without_a_sign_in_drive_says_the_next_step(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    toml = workspace.root / "hybrid.toml"
+    toml.write_text(f'{toml.read_text()}[store]\nkind = "drive"\n[drive]\nclient = "{tmp_path}/client.json"\n')
+    app = HybridApp(workspaces.open_workspace(workspace.root))
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        shown = await _open(pilot, "✗ There is no OAuth client")
+        assert "docs/drive-setup.md" in shown and "L Sign in" in await until_text(pilot, "L Sign in")
+        await pilot.press("L")
+        await until_text(pilot, "Sign in to Google Drive")
+        await pilot.press("escape", "p")
+        await until(pilot, lambda: isinstance(app.screen, FormDialog))
+        await pilot.press(*"out", "tab", *"models/m", "enter")  # there is no such folder
+        assert "There is no folder out" in await until_text(pilot, "Nothing was moved")
+    assert not app.crashed
+
+
 async def test_keys_follow_the_focus(app: HybridApp, workspace: Workspace) -> None:
     plant(workspace.store_path, {"models/x": b"x"})
     async with app.run_test(size=(120, 40)) as pilot:
