@@ -55,7 +55,7 @@ class QueueView(DriveView):
 
     def reload(self) -> None:
         """Read the queue."""
-        self.host.load("drive.transfers", then=self.draw, failed=self._failed, group="drive.transfers")
+        self.host.load("drive.transfers", {"whole": True}, then=self.draw, failed=self._failed, group="drive.transfers")
 
     def _failed(self, error: HybridError) -> None:
         self.seen = None

@@ -18,7 +18,17 @@ from services.errors import BadInput, HybridError, Refused
 from services.transfers import items
 from services.transfers.guards import check_free
 from services.transfers.plan import files as count_files
-from services.transfers.types import FINISHED, Cleared, Level, LevelEntry, Transfers, TransferView, Trashed
+from services.transfers.types import (
+    FINISHED,
+    Cleared,
+    Level,
+    LevelEntry,
+    TransferLine,
+    TransferLines,
+    Transfers,
+    TransferView,
+    Trashed,
+)
 from services.transfers.view import read, read_all, wait_for_worker
 from services.workspace import Workspace
 
@@ -33,9 +43,10 @@ class ListParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TransfersParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which transfers."""
+    """Which transfers, and how much of them."""
 
     state: Annotated[str, Meta(description="Only those in this state, e.g. running or failed; empty: all.")] = ""
+    whole: Annotated[bool, Meta(description="All that is known of each, its files on their way included.")] = False
 
 
 class TransferParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,10 +135,21 @@ async def trash(ctx: Context, params: TrashParams) -> Trashed | Plan:
 # The queue
 
 
-async def transfers(ctx: Context, params: TransfersParams) -> Transfers:
+async def transfers(ctx: Context, params: TransfersParams) -> Transfers | TransferLines:
     """The queue: what runs, what waits, what is over."""
     seen = await asyncio.to_thread(read_all, ctx.workspace)
-    return Transfers(tuple(t for t in seen.transfers if params.state in ("", t.state)), seen.worker)
+    chosen = tuple(t for t in seen.transfers if params.state in ("", t.state))
+    if params.whole:
+        return Transfers(chosen, seen.worker)
+    return TransferLines(tuple(_line(t) for t in chosen), seen.worker)
+
+
+def _line(seen: TransferView) -> TransferLine:
+    share = 1.0 if seen.state == "done" else seen.done_bytes / seen.total_bytes if seen.total_bytes else None
+    speed = f"{formats.size(seen.rate)}/s" if seen.rate is not None else ""
+    bad = seen.reason if seen.state != "done" else ""
+    what = f"{seen.direction} {seen.label}"
+    return TransferLine(seen.id, seen.state, what, share, seen.total_bytes, speed, seen.eta_s, seen.retries, bad)
 
 
 async def pause(ctx: Context, params: TransferParams) -> TransferView | Plan:

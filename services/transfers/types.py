@@ -127,6 +127,27 @@ class Transfers(msgspec.Struct, frozen=True):
     worker: bool
 
 
+class TransferLine(msgspec.Struct, frozen=True):
+    """A transfer on one line. ``share`` is what is done of it, 0 to 1; ``speed`` in words, "" while nothing moves."""
+
+    id: str
+    state: State
+    what: str
+    share: float | None
+    total_bytes: int
+    speed: str
+    left_s: float | None
+    retries: int
+    reason: str
+
+
+class TransferLines(msgspec.Struct, frozen=True):
+    """``Transfers``, one line each; ``whole=true`` gives all that is known."""
+
+    transfers: tuple[TransferLine, ...]
+    worker: bool
+
+
 class Moved(msgspec.Struct, frozen=True):
     """What a push or pull in the foreground did. ``trashed`` extras lie in the store's trash; ``unsettled`` files are
     written to a mount that has not yet confirmed that they reached Drive."""

@@ -30,7 +30,7 @@ from services.transfers.queue_actions import (
     resume,
     transfers,
 )
-from services.transfers.types import TransferView
+from services.transfers.types import TransferLines, TransferView
 from services.transfers.view import read
 from services.workspace import Workspace
 from tests.transfers.beds import plant, slow_tree, tree_of, until, worker_of
@@ -57,10 +57,12 @@ async def test_both_ways_in_the_background(ctx: Context, workspace: Workspace, t
     assert isinstance(back, TransferView)
     until(workspace, back.id, lambda t: t.state == "done")
     assert tree_of(workspace.root / "back") == tree
-    seen = await transfers(ctx, TransfersParams())
+    lines = await transfers(ctx, TransfersParams(state="done"))
+    assert isinstance(lines, TransferLines) and lines.transfers[1].what == "push models/m"
+    seen = await transfers(ctx, TransfersParams(whole=True))
     assert [t.id for t in seen.transfers] == [back.id, there.id]  # the latest to end comes first
     assert (await clear(ctx, ClearParams())).cleared == (back.id, there.id)  # type: ignore[union-attr]
-    assert (await transfers(ctx, TransfersParams())).transfers == ()
+    assert (await transfers(ctx, TransfersParams(whole=True))).transfers == ()
 
 
 async def test_killed_again_and_again_it_ends_with_equal_trees(
@@ -122,11 +124,11 @@ async def test_priority_decides_then_age(ctx: Context, workspace: Workspace, tmp
     second = await _queued(ctx, small, "models/b")
     third = await _queued(ctx, small, "models/c")
     await priority(ctx, PriorityParams(third.id, "up"))
-    order = [t.id for t in (await transfers(ctx, TransfersParams())).transfers]
+    order = [t.id for t in (await transfers(ctx, TransfersParams(whole=True))).transfers]
     assert order == [first.id, third.id, second.id]
     await cancel(ctx, TransferParams(first.id))
     until(workspace, second.id, lambda t: t.state == "done")
-    ends = {t.id: t.ended_at for t in (await transfers(ctx, TransfersParams())).transfers}
+    ends = {t.id: t.ended_at for t in (await transfers(ctx, TransfersParams(whole=True))).transfers}
     assert (ends[third.id] or 0) <= (ends[second.id] or 0)
 
 
