@@ -53,7 +53,8 @@ class DriveClient:
         self._shared_drive = settings.shared_drive
         self._state = state
         self._lines = max(4, settings.transfers)
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="drive")
+        threads = 8 + settings.transfers  # some wait for the disk while others read, write and hash
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="drive")
         self._ids: list[str] = []
         self._ids_lock = asyncio.Lock()
         self._small = Small(self._http, self.get)

@@ -17,7 +17,8 @@ import aiohttp
 from services.drive.api import wire
 from services.drive.api.http import Http
 from services.drive.api.pacing import DOWNLOAD
-from services.drive.api.parts import Part, place, room
+from services.drive.api.parts import Part
+from services.drive.api.placing import place, room
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.receiving import blocks
 from services.drive.api.trouble import Trouble

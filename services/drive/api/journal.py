@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from services.drive.api.placing import sentences
 from services.drive.api.reading import Identity
 from services.errors import Refused
 
@@ -54,10 +55,14 @@ class Entry:
         return noted if fresh and noted.identity == identity else None
 
     def save(self, upload: Upload, *, flush: bool) -> None:
-        """Note ``upload``; ``flush`` to the disk, so that not even a power failure forgets it."""
-        os.pwrite(self._fd, msgspec.json.encode(upload).ljust(_ROOM), 0)  # one call: old or new after a kill
-        if flush:
-            os.fsync(self._fd)
+        """Note ``upload``; ``flush`` to the disk, so that not even a power failure forgets it.
+
+        Raises HybridError when it can't be written.
+        """
+        with sentences(self._path):
+            os.pwrite(self._fd, msgspec.json.encode(upload).ljust(_ROOM), 0)  # one call: old or new after a kill
+            if flush:
+                os.fsync(self._fd)
 
     def forget(self) -> None:
         """Remove the entry."""
@@ -78,7 +83,8 @@ class Journal:
         """
         name = hashlib.sha256("\0".join((str(local.absolute()), *key)).encode()).hexdigest()[:32]
         path = self._folder / f"{name}.json"
-        fd = _locked(path)
+        with sentences(path):
+            fd = _locked(path)
         if fd is None:
             raise Refused(f"{local} is being sent already.", hint="Wait for the other transfer, or cancel it.")
         try:
@@ -104,9 +110,10 @@ def sweep_downloads(folder: Path) -> None:
 
 
 def private_folder(path: Path) -> Path:
-    """Make ``path`` a folder that only its owner may look into."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.chmod(0o700)
+    """Make ``path`` a folder that only its owner may look into. Raises HybridError when that can't be."""
+    with sentences(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
     return path
 
 

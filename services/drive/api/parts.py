@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from services import atomic, formats
+from services import atomic
+from services.drive.api.placing import locked, sentences
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.types import DriveFile
-from services.errors import HybridError, Refused
+from services.errors import HybridError
 
-_SPARE = 64 << 20  # bytes that stay free on the disk
 _FLUSH = 64 << 20  # bytes after which the disk is told to begin, so that little is left for the end
 
 Data = bytes | bytearray | memoryview
@@ -72,9 +69,9 @@ class Part:
         self._unflushed = 0
         self._closing = False
         self._turn = threading.Lock()  # held by the thread that hashes the whole
-        with _sentences(self.local):
+        with sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = _locked(self.path)
+            self._fd = locked(self.path)
             try:
                 self._recover()
             except BaseException:
@@ -160,11 +157,11 @@ class Part:
             self._flushing = self._threads.start(self._flush)
 
     def _flush(self) -> None:
-        with _sentences(self.local):
+        with sentences(self.local):
             os.fdatasync(self._fd)
 
     def _write(self, at: int, data: Data) -> None:
-        with _sentences(self.local):
+        with sentences(self.local):
             view = memoryview(data)
             while view:
                 written = os.pwrite(self._fd, view, at + len(data) - len(view))
@@ -229,7 +226,7 @@ class Part:
         """Flush it and give it its name."""
 
         def finish() -> None:
-            with _sentences(self.local):
+            with sentences(self.local):
                 os.fsync(self._fd)
                 self.path.replace(self.local)
                 atomic.sync_directory(self.local.parent)
@@ -252,62 +249,3 @@ class Part:
         finally:
             os.close(self._fd)
             os.close(self._log)
-
-
-def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
-    """Put a small file in its place, whole, if its bytes are right: their sha256, else "". Blocking."""
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
-        return ""
-    room(local, len(data))
-    part = local.with_name(local.name + ".part")
-    with _sentences(local):
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(_locked(part), "wb") as opened:
-            opened.truncate()
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-            part.replace(local)
-    atomic.sync_directory(local.parent)
-    return digest
-
-
-def room(local: Path, needed: int) -> None:
-    """Raises HybridError when the disk of ``local`` has no room for so many bytes more. Blocking."""
-    there = next((p for p in local.absolute().parents if p.is_dir()), Path("/"))
-    free = shutil.disk_usage(there).free
-    if needed and free < needed + _SPARE:
-        raise HybridError(
-            f"{local} needs {formats.size(needed)} more, and the disk has {formats.size(free)} free.",
-            hint="Free some space (storage.items shows what can go); what came so far is kept.",
-        )
-
-
-@contextlib.contextmanager
-def _sentences(local: Path) -> Iterator[None]:
-    """The operating system's errors as sentences."""
-    try:
-        yield
-    except OSError as error:
-        hint = "Free some space; what came so far is kept." if error.errno == errno.ENOSPC else ""
-        raise HybridError(f"{local} can't be written: {error.strerror}.", hint=hint) from None
-
-
-def _locked(path: Path) -> int:
-    """An exclusively locked descriptor of ``path``, made if missing."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise Refused(
-                f"{path.name.removesuffix('.part')} is being fetched already.", hint="Wait for the other transfer."
-            ) from None
-        except OSError:  # a file system without locks
-            return fd
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(fd).st_ino:
-                return fd
-        os.close(fd)

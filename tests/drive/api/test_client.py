@@ -8,6 +8,8 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 
 from services.drive.api.http import Retry
@@ -115,6 +117,35 @@ async def test_listings_know_what_they_hold(bench: Bench) -> None:
     assert (listed["sub"].mime, listed["sub"].folder) == (FOLDER, True)
     assert (listed["model.bin"].size, len(listed["model.bin"].sha256)) == (10, 64)
     assert abs(listed["model.bin"].modified - time.time()) < 60
+
+
+@pytest.mark.parametrize(("incomplete", "found"), [(2, True), (99, False)])
+async def test_an_incomplete_search_is_asked_again_and_never_taken_for_all(
+    bench: Bench, incomplete: int, found: bool
+) -> None:
+    """The test server never says it, so a few lines of another one do."""
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"files": [{"id": str(asked), "name": "f"}], "incompleteSearch": asked <= incomplete})
+
+    app = web.Application()
+    app.router.add_get("/drive/v3/files", answer)
+    server = TestServer(app)
+    await server.start_server()
+    client = bench.client()
+    client._http.root = str(server.make_url("")).rstrip("/")
+    try:
+        if found:
+            assert [one.id for one in await client.children("folder")] == ["3"]
+        else:
+            with pytest.raises(StoreUnreachable, match="completely"):
+                await client.children("folder")
+            assert asked == 4
+    finally:
+        await server.close()
 
 
 async def test_a_stale_listing_does_not_hide_a_file_from_get(bench: Bench) -> None:

@@ -94,6 +94,18 @@ async def test_journals_are_the_owners_alone(bench: Bench, monkeypatch: pytest.M
         assert (mode(folder), mode(entry)) == (0o700, 0o600)
 
 
+async def test_a_state_folder_that_can_not_be_written_is_said(bench: Bench) -> None:
+    (bench.place / "state").write_text("a file")
+    id, _ = bench.remote("down.bin", 10)
+    client = bench.client()
+    file = await client.get(id)
+    assert file is not None
+    with pytest.raises(HybridError, match="can't be written"):
+        await client.upload(bench.file("model.bin", 10), "model.bin", bench.folder, bench.on_bytes)
+    with pytest.raises(HybridError, match="can't be written"):
+        await client.download(file, bench.place / "down.bin", bench.on_bytes)
+
+
 async def test_a_finished_upload_keeps_no_address(bench: Bench) -> None:
     await bench.client().upload(bench.file("model.bin", 3 * MB), "model.bin", bench.folder, bench.on_bytes)
     (entry,) = (bench.place / "state/uploads").iterdir()
