@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.drive import google_fetch, google_root, names
+from services.drive import google_fetch, google_root, google_status, names
 from services.drive.api.types import DriveFile, Stats
 from services.drive.google_claims import Claims
 from services.drive.google_files import Files, each, stored
 from services.drive.google_root import Ambiguous
 from services.drive.google_tree import Tree, no_bytes
-from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
+from services.drive.store import Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
 from services.errors import HybridError, StoreUnreachable
 from services.workspace import Workspace
 
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 _REMEMBERED = 256 << 10  # bytes; larger files read by path are not kept on this box
 _AT_ONCE = 16
 _SESSIONS = "services.drive.google_session"
-_PROMISES = (
-    "of two writers of a record exactly one wins: the id is taken or it is not (HTTP 409)",
-    "what was sent is compared with Drive's own checksum before it counts",
-    "records and files are asked by id; a listing alone never decides that something is absent",
-    "what is removed goes to Drive's trash and can be brought back for 30 days",
-)
 
 
 class DriveStore(Store):
@@ -50,45 +44,9 @@ class DriveStore(Store):
     async def status(self) -> StoreStatus:
         """See ``Store.status``. Does not raise when Drive can't be reached: ``problem`` says why then."""
         try:
-            return await self._status()
+            return await google_status.status(await self._tree(), self.local(""))
         except StoreUnreachable as error:
-            return StoreStatus(
-                kind=self.kind, label=self.label, path=self.local(""), google_drive=True, reachable=False,
-                created=False, writable=False, free_bytes=None, total_bytes=None, promises=(),
-                problem=f"{error} {error.hint}".strip(),
-            )  # fmt: skip
-
-    async def _status(self) -> StoreStatus:
-        tree = await self._tree()
-        about = await tree.client.about()
-        problem, begun = "", list[Stored]()
-        folders = 0
-        try:
-            root: DriveFile | None = await tree.root()
-            if not google_root.layout(root.properties).whole if root else False:
-                problem = (
-                    "The folder was not made by drive.init. Run hybrid-tui --run drive.init: it adds what is missing."
-                )
-            incoming = await tree.find(INCOMING)
-            folders = len(await tree.client.children(incoming.id)) if incoming else 0
-            begun = list(await Files(tree).below(INCOMING)) if folders else []
-        except StoreUnreachable as error:
-            root, problem = None, f"{error} {error.hint}".strip()
-        return StoreStatus(
-            kind=self.kind,
-            label=f"{self.label} of {about.email}",
-            path=f"{self.local('')} ({root.id})" if root else self.local(""),
-            google_drive=True,
-            reachable=True,
-            created=root is not None,
-            writable=root is not None,
-            free_bytes=None if about.limit is None else max(0, about.limit - about.used),
-            total_bytes=about.limit,
-            promises=_PROMISES,
-            unfinished=folders,
-            unfinished_bytes=sum(s.size for s in begun),
-            problem=problem,
-        )
+            return google_status.unreachable(error, self.local(""))
 
     # slots
 
@@ -185,29 +143,16 @@ class DriveStore(Store):
         id = tree.cache.layout.places.get(path, "")
         if id and await tree.client.get(id) is not None:
             id = ""  # the file of this place was renamed or thrown away by hand: it gets a fresh one
-        reserved = bool(id)
-        id = id or await tree.reserve(above.id, name)
+        id = id or await tree.new_id(above, name)
         if not await tree.client.create(name, above.id, data, id=id):
-            if await tree.client.get(id) is not None:
+            if await tree.client.get(id) is not None:  # another writer made it at the same moment
                 await tree.client.replace(id, data)
             else:  # it was deleted for good, and its id is not given again
-                reserved, [id] = False, await tree.client.new_ids()
+                id = await tree.new_id(above, name, dead=id)
                 await tree.client.create(name, above.id, data, id=id)
-        tree.mirror.made(above.id, name)
-        if not reserved and above.id not in tree.own:
-            await self._agree(tree, above, name, id, data)
         made = await tree.client.get(id)
         if made is not None:
             tree.cache.put(made)
-
-    async def _agree(self, tree: Tree, above: DriveFile, name: str, id: str, data: bytes) -> None:
-        """Another writer may have made a file of this name at the same moment: the older file stays, with our data."""
-        alike = [f for f in await tree.client.children(above.id, name=name) if f.size is not None]
-        older = min((*alike,), key=lambda f: (f.created, f.id), default=None)
-        if older is not None and older.id != id and any(f.id == id for f in alike):
-            tree.cache.put(await tree.client.replace(older.id, data))
-            mine = next(f for f in alike if f.id == id)
-            await tree.remove(mine)
 
     # folders
 

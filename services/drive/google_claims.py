@@ -46,11 +46,14 @@ class Claims:
         place = await self.tree.find(parent)
         if place is None or not place.folder:
             return []
-        dead = set(await asyncio.to_thread(claims.abandoned, self._lock(f"{parent}/x").parent))
+        locks = self._lock(parent)
+        dead = set(await asyncio.to_thread(claims.abandoned, locks))
+        alive = {lock.stem for lock in await asyncio.to_thread(lambda: [*locks.glob("*.lock")])} - dead
         children = (await self.tree.listing(place, sure=True)).files
         for name in dead - children.keys():  # its folder was finished or removed: only the lock file is left
             await asyncio.to_thread(claims.forget, self._lock(f"{parent}/{name}"))
-        return [part for part, file in children.items() if file.folder and (part in dead or _lost(file))]
+        gone = {part for part, file in children.items() if part in dead or (_lost(file) and part not in alive)}
+        return sorted(part for part in gone if children[part].folder)
 
     async def discard(self, folder: str) -> None:
         """See ``Store.discard``. What another box began goes to Drive's trash: its owner may come back after all."""

@@ -167,13 +167,16 @@ async def _complete(tree: Tree, root: DriveFile) -> DriveFile:
     lacking = google_root.lacking(root.properties)
     ids = await tree.client.new_ids(len(lacking)) if lacking else []
     properties = {MARK: "root", **dict(zip(lacking, ids, strict=True)), **await _standing(tree, root, lacking)}
+    seen: dict[str, str] | None = None
     while True:
         current = google_root.checked(await tree.client.get(root.id), root.id)
-        if current.properties.get(MARK) == "root" and not google_root.lacking(current.properties):
+        whole = current.properties.get(MARK) == "root" and not google_root.lacking(current.properties)
+        if whole and current.properties == seen:
             return current
-        await tree.client.change(root.id, properties=properties)
-        # Another one who saw it unmarked is about to write or has written: its next look must be the same as ours.
-        await asyncio.sleep(SETTLE)
+        seen = current.properties if whole else None
+        if not whole:
+            await tree.client.change(root.id, properties=properties)
+        await asyncio.sleep(SETTLE)  # another one who saw it unmarked may be about to write: look until it stays
 
 
 async def _standing(tree: Tree, root: DriveFile, lacking: list[str]) -> dict[str, str]:

@@ -38,9 +38,10 @@ FOLDERS = (
     "docs",
     "docs/registry",
     "docs/registry/log",
+    "docs/registry/places",
 )
 FILES = ("docs/model_registry.json", "docs/registry/HEAD", "models/deployed/current")
-LOGS = ("docs/registry/log",)
+LOGS = ("docs/registry/log", "docs/registry/places")
 
 _INIT = "Run hybrid-tui --run drive.init: it finds the folder or makes it."
 

@@ -22,7 +22,6 @@ from services.drive.auth.client import client_path, read_client
 from services.drive.auth.open import tokens_for
 from services.drive.auth.vault import Vault
 from services.drive.google_mirror import Mirror
-from services.drive.google_slots import Slots
 from services.drive.google_tree import Tree
 from services.errors import BadInput, HybridError
 from services.workspace import Workspace
@@ -37,7 +36,7 @@ class Session:
         drive, name = workspace.settings.drive, workspace.settings.store.root
         self.client = DriveClient(tokens_for(workspace), drive, workspace.state / "drive")
         self.tree = Tree(self.client, Mirror(memory), drive, name)
-        self.slots = Slots(self.tree)
+        self.slots = self.tree.slots
 
     async def close(self) -> None:
         """Keep what is known, close all connections."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from services.drive.google_mirror import Mirror
-from services.drive.google_tree import Tree
+
+if TYPE_CHECKING:
+    from services.drive.google_tree import Tree
 
 Follow = Callable[[str, bytes], str | None]
 
@@ -24,8 +27,11 @@ class Slots:
 
     async def put(self, folder: str, id: str, data: bytes) -> bool:
         """See ``Store.put_new``."""
-        above = await self.tree.make(folder)
-        if not await self.client.create(f"{id}.json", above.id, data, id=id):
+        return await self.put_in((await self.tree.make(folder)).id, id, data)
+
+    async def put_in(self, folder: str, id: str, data: bytes) -> bool:
+        """``put`` into the folder with this id."""
+        if not await self.client.create(f"{id}.json", folder, data, id=id):
             return False
         self.mirror.keep_slots({id: data})
         return True

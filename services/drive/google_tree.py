@@ -19,7 +19,9 @@ from services.drive.api.types import SHORTCUT, DriveFile
 from services.drive.errors import DriveRefused
 from services.drive.google_cache import Cache
 from services.drive.google_mirror import Mirror
+from services.drive.google_places import Places
 from services.drive.google_root import MARK, Ambiguous
+from services.drive.google_slots import Slots
 from services.drive.store import parts
 from services.errors import BadInput, HybridError
 
@@ -56,6 +58,8 @@ class Tree:
         self._listing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._making = asyncio.Lock()
         self.cache = Cache(client, mirror, drive, self._relist)
+        self.slots = Slots(self)
+        self.places = Places(self, self.slots)
 
     def _relist(self, folder: str) -> None:
         self._listed.pop(folder, None)
@@ -225,7 +229,7 @@ class Tree:
         return made
 
     async def _make_free(self, above: DriveFile, part: str, properties: dict[str, str]) -> DriveFile:
-        """A folder whose id nothing reserves: made, then looked at again; of two at once the older one stays."""
+        """A folder whose id the root does not reserve."""
         there = await self.child(above, part)
         if there is None and above.id not in self.own:
             there = (await self.listing(above, sure=True)).named(part)
@@ -235,32 +239,20 @@ class Tree:
                 raise HybridError(f"{part!r} on Google Drive is a file ({there.id}) where a folder is needed.")
             return found
         name = names.drive_name(part)
-        id = await self.reserve(above.id, name)
-        made = await self.client.create_folder(name, above.id, id=id, properties=properties)
+        id = await self.new_id(above, name)
+        try:
+            return await self.client.create_folder(name, above.id, id=id, properties=properties)
+        except DriveRefused as refusal:
+            if refusal.status != 409:
+                raise
+        id = await self.new_id(above, name, dead=id)  # it was deleted for good, and its id is not given again
+        return await self.client.create_folder(name, above.id, id=id, properties=properties)
+
+    async def new_id(self, above: DriveFile, name: str, *, dead: str = "") -> str:
+        """The id under which ``name`` is to be made: where others write too, the one that everybody will use."""
         if above.id not in self.own:
-            made = await self._agreed(above, made)
-        self.mirror.made(above.id, name)
-        return made
-
-    async def _agreed(self, above: DriveFile, made: DriveFile) -> DriveFile:
-        others = [f for f in await self.client.children(above.id) if f.name == made.name and f.id != made.id]
-        self._listed.pop(above.id, None)
-        one = await self.one_of([made, *others]) if others else made
-        if one is None:
-            raise twins(made.name, (made, *others))
-        if one.id != made.id and not await self.client.children(made.id):
-            await self.remove(made)
-        return one
-
-    async def reserve(self, parent: str, name: str) -> str:
-        """An id for ``name`` in ``parent``: the one that an earlier, interrupted attempt took, or a new one."""
-        id = self.mirror.pending(parent, name)
-        if id:
-            before = await self.client.get(id)
-            if before is None or (not before.trashed and parent in before.parents and before.name == name):
-                return id
+            return await self.places.id_for(above, name, dead=dead)
         [id] = await self.client.new_ids()
-        self.mirror.reserve(parent, name, id)
         return id
 
     async def remove(self, file: DriveFile) -> None:

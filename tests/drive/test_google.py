@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -206,14 +207,30 @@ async def test_hostile_names_stay_inside_and_are_shown(store: DriveStore, accoun
     assert [h.read() for h in account.server.named("line\nbreak")] == [b"again"]
 
 
+@pytest.mark.parametrize("stale", [0.0, 30.0])
 async def test_folders_made_by_two_at_once_become_one(
-    store: DriveStore, signed_in: SignedIn, account: Account, drive_server: DriveServer
+    store: DriveStore,
+    signed_in: SignedIn,
+    account: Account,
+    drive_server: DriveServer,
+    stale: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stores = [store, *[await _other(signed_in, account, f"box{n}") for n in range(3)]]
+    await store.write("datasets/before", b"")
+    drive_server.fault(path=r"/drive/v3/files\?.*parents", stale=stale, times=0)  # nobody sees what the others make
+    root = store.workspace.settings.drive.root_id
+    stores = [store, *[open_store(signed_in(f"box{n}", account, root_id=root)) for n in range(3)]]
     await asyncio.gather(*(s.write(f"datasets/shared/deep/{n}", b"x") for n, s in enumerate(stores)))
+    drive_server.clear()
     for name in ("shared", "deep"):
         assert len([h for h in drive_server.named(name) if not h.trashed]) == 1
     assert [e.name for e in await store.list("datasets/shared/deep")] == ["0", "1", "2", "3"]
+    await asyncio.gather(*(s.write("datasets/shared/same", f"{n}".encode()) for n, s in enumerate(stores)))
+    assert len(drive_server.named("same")) == 1
+    await store.trash("datasets", ["shared"])
+    await store.write("datasets/shared/x", b"y")  # the name's id is of no use any more: a new one is written down
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
+    assert await stores[1].read("datasets/shared/x") == b"y"
 
 
 async def test_an_empty_twin_of_a_folder_that_came_to_light_late_is_no_riddle(
@@ -379,7 +396,9 @@ async def test_rename_overwrites_nothing_and_the_second_of_two_is_told(
     assert await store.read("results/a/x") == b"a" and await store.stat("datasets/a") is None
 
 
-async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(store: DriveStore) -> None:
+async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(
+    store: DriveStore, account: Account
+) -> None:
     release = await store.claim(f"{INCOMING}/mine")
     await store.write(f"{INCOMING}/mine/x", b"x")
     assert await store.abandoned(INCOMING) == []
@@ -390,6 +409,14 @@ async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(sto
     assert await store.abandoned(INCOMING) == ["dead"]
     await store.discard(f"{INCOMING}/dead")
     await store.discard(f"{INCOMING}/dead")
+    incoming = await _id(store, INCOMING)
+    for name, days in (("recent", 1), ("lost", 9)):
+        since = str(int(time.time()) - days * 86_400)
+        about = {"hybridTui": "folder", "hybridTuiHost": "elsewhere", "hybridTuiSince": since}
+        account.put(name, mime=FOLDER, parent=incoming, properties=about)
+    assert await store.abandoned(INCOMING) == ["lost"]
+    await store.discard(f"{INCOMING}/lost")
+    assert [h.trashed for h in account.server.named("lost")] == [True]  # another box's bytes are not deleted for good
     assert await store.abandoned(INCOMING) == [] and await store.stat(f"{INCOMING}/dead") is None
 
 
