@@ -63,6 +63,9 @@ class DriveScreen(PanelScreen):
         self._wanted = ""  # to be fetched as soon as the screen is there
         self._began = False
         self._signed_in = False
+        self._facts: list[str] = []  # the store's line, as the store and the account tell it
+        self._account: list[str] = []
+        self._problem = ""
 
     def body(self) -> ComposeResult:
         yield Static(id="drive-store")
@@ -226,33 +229,36 @@ class DriveScreen(PanelScreen):
             self.load("drive.status", then=self._draw_account, failed=self._store_failed)
 
     def _draw_store(self, status: StoreStatus) -> None:
-        if self._on_drive and "drive.status" in ACTIONS and not status.problem:
-            return  # the account's line says more
         words = [status.label]
         if status.free_bytes is not None and status.total_bytes is not None:
             words.append(f"{formats.size(status.free_bytes)} free of {formats.size(status.total_bytes)}")
-        if status.problem:
-            words.append(f"▲ {visible(status.problem)}")
-        elif not status.writable:
+        if status.reachable and not status.writable and not status.problem:
             words.append("▲ it can't be written")
         words.append(visible(status.path))
-        self._say_store(" · ".join(words), trouble=bool(status.problem) or not status.writable)
+        self._facts = words
+        self._problem = status.problem
+        self._draw_facts(trouble=not status.writable)
 
     def _draw_account(self, status: DriveStatus) -> None:
         self._signed_in = True
         self.refresh_bindings()
-        who = status.email or status.account
-        words = ["Google Drive", who, f"scope {status.scope}"]
+        words = ["Google Drive", status.email or status.account, f"scope {status.scope}"]
         if status.limit_bytes is None:
             words.append(f"{formats.size(status.used_bytes)} used, no limit")
         else:
             words.append(f"{formats.size(status.used_bytes)} of {formats.size(status.limit_bytes)} used")
         if status.trash_bytes:
             words.append(f"{formats.size(status.trash_bytes)} of it in the trash")
-        self._say_store(" · ".join(words))
+        self._account = words
+        self._draw_facts()
+
+    def _draw_facts(self, *, trouble: bool = False) -> None:
+        """What is in the way comes first; the account says more than the store does of itself."""
+        told = [f"▲ {visible(self._problem)}"] if self._problem else []
+        self._say_store(" · ".join([*told, *(self._account or self._facts)]), trouble=bool(self._problem) or trouble)
 
     def _store_failed(self, error: HybridError) -> None:
-        self._signed_in = False
+        self._signed_in, self._account = False, []
         self.refresh_bindings()
         self._say_store(f"✗ {error} {error.hint}", trouble=True)
 
