@@ -278,14 +278,25 @@ def _wait(keys: list[str], ready: str) -> Callable[[Pilot[None]], Any]:
         await until_text(pilot, "22.9 GB free")
         await pilot.press("6")
         await until_text(pilot, "Store")
-        await pilot.pause(0.3)
+        await _still(pilot)
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.02)
         await until_text(pilot, ready)
-        await pilot.pause(0.3)
+        await _still(pilot)
 
     return run
+
+
+async def _still(pilot: Pilot[None]) -> None:
+    """Wait until nothing has changed for a while: all answers are drawn."""
+    last, since = "", 0
+    for _ in range(200):
+        now = screen_text(pilot.app)
+        last, since = now, since + 1 if now == last else 0
+        if since >= 8:
+            return
+        await pilot.pause(0.05)
 
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
