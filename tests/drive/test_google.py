@@ -70,6 +70,17 @@ async def run():
 
 asyncio.run(run())
 """
+PUSH = """
+import asyncio, pathlib, sys
+from services.drive.open import open_store
+from services.drive.store import Source
+from services.workspace import open_workspace
+
+files = sorted(pathlib.Path(sys.argv[2]).iterdir())
+sources = [Source(str(f), f.name, f.stat().st_size) for f in files]
+store = open_store(open_workspace(pathlib.Path(sys.argv[1])))
+asyncio.run(store.put_files(sources, "datasets/new", lambda n, path: None))
+"""
 OPEN_A_FOLDER = """
 import pathlib, sys
 from services.drive.open import open_store
@@ -347,6 +358,30 @@ async def test_files_go_up_verified_and_are_not_sent_twice(
     assert {h.id for h in drive_server.named("a.bin")} == ids and drive_server.named("a.bin")[0].read() == b"A" * 3000
     with pytest.raises(HybridError, match="changed"):
         await store.put_files([Source(str(tmp_path / "in/a.bin"), "z.bin", 5)], "datasets/new", _nothing)
+
+
+def test_killed_in_the_middle_the_next_push_sends_the_rest_only(
+    store: DriveStore, tmp_path: Path, drive_server: DriveServer
+) -> None:
+    sources = _sources(tmp_path / "in", {f"{n:02}": bytes([n]) * 50_000 for n in range(40)})
+    drive_server.fault(method="POST", path="/upload/", latency=0.1, times=0)
+    before = len(drive_server.requests)
+    pushing = subprocess.Popen(
+        [sys.executable, "-c", PUSH, str(store.workspace.root), str(tmp_path / "in")], cwd=CHECKOUT
+    )
+    end = time.monotonic() + 30
+    while len(drive_server.named("07")) == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    pushing.kill()
+    pushing.wait()
+    drive_server.clear()
+    came = sum(h.size or 0 for h in drive_server.files)
+    assert 0 < came < 40 * 50_000
+    fresh = open_store(again(store.workspace))
+    asyncio.run(fresh.put_files(sources, "datasets/new", _nothing))
+    assert sorted(h.name for h in drive_server.files if h.size == 50_000) == [s.path for s in sources]
+    sent = sum(r.bytes_in for r in drive_server.requests_since(before) if "/upload/" in r.path)
+    assert sent < 40 * 51_000 + store.workspace.settings.drive.transfers * 51_000  # what was on its way at the kill
 
 
 async def test_a_folder_is_fetched_once_and_then_only_what_changed(

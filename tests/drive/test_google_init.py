@@ -72,7 +72,7 @@ async def test_two_at_once_end_up_with_one(signed_in: SignedIn, drive_server: Dr
 
 
 async def test_a_lost_reply_makes_no_second_root(signed_in: SignedIn, drive_server: DriveServer) -> None:
-    drive_server.fault(method="POST", path=r"/drive/v3/files\?", lose_reply=True, times=3)
+    drive_server.fault(method="POST", path=r"/drive/v3/files\?", lose_reply=True, times=2)
     await _init(signed_in())
     names = [held.name for held in drive_server.files]
     assert len(names) == len(set(names)) == 1 + len(FOLDERS)

@@ -229,7 +229,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_left(
     chance = random.Random(11)
     code = f"while True: say(add(ctx, AddParams(model='banking', path={str(folder)!r})))"
     committed = 0
-    for _ in range(6):
+    for _ in range(4):
         shell = Shell(work, code)
         shell.wait_ready()
         shell.go()
@@ -289,7 +289,7 @@ class DriveLogMachine(LogMachine):
 def test_the_folders_state_machine_holds_on_drive(work: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     DriveLogMachine.workspace = work
     few = hypothesis_settings(
-        max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=4, stateful_step_count=6, deadline=None, suppress_health_check=list(HealthCheck)
     )
     run_state_machine_as_test(DriveLogMachine, settings=few)
 
