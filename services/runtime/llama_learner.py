@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from services.errors import BadInput
-from services.runtime import adapters, loading, lora
+from services.runtime import adapters, loading, lora, pointwise
+from services.runtime.attention import Packing, rotate
 from services.runtime.batches import Example
-from services.runtime.llama import Llama, Packing, RmsNorm, SwiGlu, arrange, rotate
+from services.runtime.llama import Llama, arrange
 from services.runtime.loading import LlamaShape
-from services.runtime.lora import Adapters, LoraConfig, apply
+from services.runtime.lora import Adapters, LoraConfig
 
 ROOM = 32  # positions by which a scorer's key-value buffers grow
 
@@ -146,11 +147,12 @@ class LlamaScorer:
         hidden_later = torch.arange(longest, device=model.device) > self.lengths[:, None]
         x = weights.embedding[ids]
         for number, layer in enumerate(weights.layers):
-            qkv = model.linear(number, "qkv", apply(RmsNorm, x, layer.input_norm, shape.eps))
+            qkv = model.linear(number, "qkv", pointwise.rms(x, layer.input_norm, shape.eps)[0])
             x = x + model.linear(number, "o", self._attend(number, qkv, cos, sin, hidden_later))
-            inner = apply(SwiGlu, model.linear(number, "gate_up", apply(RmsNorm, x, layer.post_norm, shape.eps)))
-            x = x + model.linear(number, "down", inner)
-        return apply(RmsNorm, x, weights.norm, shape.eps)
+            both = model.linear(number, "gate_up", pointwise.rms(x, layer.post_norm, shape.eps)[0])
+            x = x + model.linear(number, "down", pointwise.swiglu(both))
+        normed: torch.Tensor = pointwise.rms(x, weights.norm, shape.eps)[0]
+        return normed
 
     def _attend(
         self, layer: int, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, hidden_later: torch.Tensor
