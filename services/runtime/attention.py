@@ -1,8 +1,8 @@
 """Attention over packed rows that never see each other, in the way that is fast on the device.
 
-On a CPU: batched products over a padded view, which on short rows is ten times as fast as the fused kernel. On a GPU
-with flash attention: its variable-length kernel on the packed rows themselves, or cuDNN's kernel where all rows are
-equally long. On other GPUs: torch's fused kernel over the padded view.
+On a CPU, and for very short rows on a GPU: batched products over a padded view, which on short rows is ten times as
+fast as the fused kernel there. On a GPU with flash attention: its variable-length kernel on the packed rows themselves,
+or cuDNN's kernel where all rows are equally long. On other GPUs: torch's fused kernel over the padded view.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from services.runtime.loading import LlamaShape
 from services.runtime.lora import apply
 
 KEEP_SCORES = 128  # up to this row length the attention weights are kept for the backward pass, beyond recomputed
+SHORT = 64  # and rows up to here go to the batched products on a GPU too, if they are about equally long
 LONG = 512  # rows of one length from here on go to the dense kernels
 
 
 class Packing:
-    """Where packed tokens lie in the padded view. ``lengths``: the rows' token counts, in order; T their sum."""
+    """Where packed tokens lie in the padded view. ``lengths``: the rows' token counts, in order; T their sum.
 
-    def __init__(self, lengths: tuple[int, ...], device: torch.device) -> None:
+    ``longest`` may be given larger than it is, so that batches of slightly different rows have the same shapes.
+    """
+
+    def __init__(self, lengths: tuple[int, ...], device: torch.device, longest: int = 0) -> None:
         self.rows = len(lengths)
-        self.longest = max(lengths)
-        self.lengths = lengths
-        self.device = device
+        self.longest = max(longest, *lengths)
         counts = torch.tensor(lengths)
         starts = torch.cumsum(counts, 0) - counts
         positions = torch.arange(sum(lengths)) - torch.repeat_interleave(starts, counts)
@@ -36,8 +38,18 @@ class Packing:
         self.positions = positions.to(device)
         self.index = (row * self.longest + positions).to(device)
         self.ends = (starts + counts - 1).to(device)
-        self.full = len(set(lengths)) == 1
         self.bounds = torch.cat([starts, torch.tensor([sum(lengths)])]).to(device, torch.int32)
+        self.full = min(lengths) == self.longest
+        self.dense = self.full and self.longest >= LONG
+        self.even = self.longest <= SHORT and self.rows * self.longest <= 1.5 * sum(lengths)
+        self._mask: torch.Tensor | None = None
+
+    def mask(self, like: torch.Tensor) -> torch.Tensor:
+        """What to add to the scores of ``like`` (…, group · longest, …): each position sees itself and before."""
+        if self._mask is None:
+            square = like.new_full((self.longest, self.longest), float("-inf")).triu_(1)
+            self._mask = square.repeat(like.shape[1] // self.longest, 1)
+        return self._mask
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
         """(T, …) → (rows, longest, …), zeros where there is no token."""
@@ -84,7 +96,7 @@ class Attention(torch.autograd.Function):
         ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
     ) -> torch.Tensor:
         query, key, value = _split(qkv, cos, sin, packing, shape)
-        weights = _scores(query, key, packing.longest)
+        weights = _scores(query, key, packing)
         out = torch.bmm(weights, value)
         ctx.save_for_backward(query, key, value, weights if packing.longest <= KEEP_SCORES else None, cos, sin)
         ctx.packing, ctx.shape = packing, shape
@@ -95,7 +107,7 @@ class Attention(torch.autograd.Function):
         query, key, value, weights, cos, sin = ctx.saved_tensors
         packing, shape = ctx.packing, ctx.shape
         if weights is None:
-            weights = _scores(query, key, packing.longest)
+            weights = _scores(query, key, packing)
         grad = packing.pad(grad.view(-1, shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim))
         grad = grad.permute(0, 2, 3, 1, 4).reshape(query.shape)
         grad_value = torch.bmm(weights.transpose(1, 2), grad)
@@ -130,10 +142,10 @@ def _split(
     )
 
 
-def _scores(query: torch.Tensor, key: torch.Tensor, longest: int) -> torch.Tensor:
+def _scores(query: torch.Tensor, key: torch.Tensor, packing: Packing) -> torch.Tensor:
     """Softmax of the scaled products, each position seeing itself and what is before it in its row."""
-    mask = query.new_full((longest, longest), float("-inf")).triu_(1).repeat(query.shape[1] // longest, 1)
-    return torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5), dim=-1)
+    products = torch.baddbmm(packing.mask(query), query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+    return torch.softmax(products, dim=-1)
 
 
 def _merge_heads(x: torch.Tensor, packing: Packing, shape: LlamaShape) -> torch.Tensor:
@@ -198,11 +210,10 @@ def attend(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
 ) -> torch.Tensor:
     """Causal grouped-query attention of packed rows: (T × (heads + 2·kv)·head_dim) → (T × heads·head_dim)."""
-    if qkv.device.type == "cpu":
+    if qkv.device.type == "cpu" or packing.even:
         return cast(torch.Tensor, apply(Attention, qkv, cos, sin, packing, shape))
     query, key, value = apply(Rotated, qkv, cos, sin, shape)
-    dense = packing.full and packing.longest >= LONG
-    if has_flash(qkv.device, qkv.dtype) and not dense:
+    if has_flash(qkv.device, qkv.dtype) and not packing.dense:
         return cast(torch.Tensor, apply(Flash, query, key, value, packing)).flatten(1)
     query, key, value = (packing.pad(part).transpose(1, 2) for part in (query, key, value))
     with sdpa_kernel(_KERNELS, set_priority=True):

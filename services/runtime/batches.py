@@ -47,6 +47,22 @@ class Batch:
         return sum(example.tokens - example.answer for example in self.examples)
 
 
+def packed(examples: Sequence[Example]) -> tuple[list[int], list[int], list[int]]:
+    """Rows one after another: their ids, the positions that predict a labelled token, and those tokens.
+
+    The last token of a row predicts nothing, so it is not among the ids.
+    """
+    ids: list[int] = []
+    at: list[int] = []
+    targets: list[int] = []
+    for example in examples:
+        start = len(ids)
+        ids += example.ids[:-1]
+        at += range(start + example.answer - 1, len(ids))
+        targets += example.ids[example.answer :]
+    return ids, at, targets
+
+
 def prompt_ids(tokenizer: Tokenizer, template: str, text: str, room: int) -> list[int] | None:
     """The prompt's ids, at most ``room`` of them: the left of ``text`` is cut if need be, the template stays.
 

@@ -45,6 +45,9 @@ class Learner(Protocol):
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """Sum of the cross-entropies over the examples' labelled tokens; differentiable, float32."""
 
+    def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
+        """Add the gradient of ``share`` · ``loss`` to that of the parameters; the loss, for reporting only."""
+
     def updated(self) -> None:
         """To be called after every change of ``parameters``."""
 

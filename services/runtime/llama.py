@@ -155,7 +155,7 @@ class Norm(torch.autograd.Function):
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum of the cross-entropies of hidden states (N × width) against ``targets`` (N,), the head frozen.
+    """Sum of the cross-entropies of hidden states (N × width) against ``targets`` (N,), -1 for none; the head frozen.
 
     Logits exist for a chunk of positions at a time; the gradient is found on the way, so none are kept.
     """
@@ -168,7 +168,8 @@ class HeadLoss(torch.autograd.Function):
         for start, end in chunks(len(hidden), len(head), hidden.device):
             logits = hidden[start:end] @ head.t()
             if grad is None:
-                total += torch.nn.functional.cross_entropy(logits.float(), targets[start:end], reduction="sum")
+                goal = targets[start:end]
+                total += torch.nn.functional.cross_entropy(logits.float(), goal, reduction="sum", ignore_index=-1)
                 continue
             loss, slope = pointwise.surprise(logits, targets[start:end, None])
             total += loss
@@ -248,7 +249,7 @@ class Llama:
     def hidden(
         self,
         ids: torch.Tensor,
-        lengths: tuple[int, ...],
+        packing: Packing,
         wanted: torch.Tensor,
         *,
         seen: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
@@ -258,7 +259,6 @@ class Llama:
         The last layer's MLP runs at those positions only. ``seen`` is given each layer's number, keys and values, the
         latter two padded to (rows, longest, kv heads, head_dim), for decoding from here on.
         """
-        packing = Packing(lengths, self.device)
         angles = self.angles(packing.positions, packing.longest)
         eps = self.shape.eps
         x = self.weights.embedding[ids]
@@ -277,11 +277,10 @@ class Llama:
         return normed
 
     def train_hidden(
-        self, ids: torch.Tensor, lengths: tuple[int, ...], wanted: torch.Tensor, *, training: bool
+        self, ids: torch.Tensor, packing: Packing, wanted: torch.Tensor, *, training: bool
     ) -> torch.Tensor:
         """As ``hidden``, with gradient, which the backward pass adds to ``adapters.flat.grad``."""
         assert self.adapters is not None
-        packing = Packing(lengths, self.device)
         angles = self.angles(packing.positions, packing.longest)
         x = self.weights.embedding[ids]
         last = self.shape.layers - 1
@@ -295,11 +294,11 @@ class Llama:
         return cast(torch.Tensor, apply(Norm, x, self.weights.norm, self.shape.eps))
 
     def loss(
-        self, ids: torch.Tensor, lengths: tuple[int, ...], at: torch.Tensor, targets: torch.Tensor, *, training: bool
+        self, ids: torch.Tensor, packing: Packing, at: torch.Tensor, targets: torch.Tensor, *, training: bool
     ) -> torch.Tensor:
         """Sum of the cross-entropies of ``targets`` (N,) predicted at the packed positions ``at`` (N,); float32."""
         if self.adapters is None:
-            hidden = self.hidden(ids, lengths, at)
+            hidden = self.hidden(ids, packing, at)
         else:
-            hidden = self.train_hidden(ids, lengths, at, training=training)
+            hidden = self.train_hidden(ids, packing, at, training=training)
         return cast(torch.Tensor, apply(HeadLoss, hidden, self.weights.head, targets))

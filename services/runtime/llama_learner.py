@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from services.errors import BadInput
-from services.runtime import adapters, loading, lora, pointwise
+from services.runtime import adapters, batches, graphs, loading, lora, pointwise
 from services.runtime.attention import Packing, rotate
 from services.runtime.batches import Example
 from services.runtime.llama import Llama, arrange
@@ -28,12 +28,14 @@ class LlamaLearner:
             self.model = Llama(shape, arrange(loading.read_weights(folder, dtype, device), shape))
         except KeyError as error:
             raise BadInput(f"The weights in {folder} lack {error}.", hint="Fetch the model again.") from None
+        self._graphs: graphs.Graphs | None = None
 
     def attach(self, config: LoraConfig, seed: int) -> None:
         """See ``Learner.attach``."""
         fresh = Adapters(self.shape, config, self.dtype, self.device)
         fresh.initialise(seed)
         self.model.adapters = fresh
+        self._graphs = graphs.Graphs(self.model) if self.device.type == "cuda" else None
 
     def attach_from(self, folder: Path | None) -> None:
         """See ``Learner.attach_from``."""
@@ -62,17 +64,18 @@ class LlamaLearner:
 
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """See ``Learner.loss``. The last token of a row predicts nothing, so it is not read."""
-        ids: list[int] = []
-        at: list[int] = []
-        targets: list[int] = []
-        for example in examples:
-            start = len(ids)
-            ids += example.ids[:-1]
-            at += range(start + example.answer - 1, len(ids))
-            targets += example.ids[example.answer :]
-        lengths = tuple(example.tokens - 1 for example in examples)
+        ids, at, targets = batches.packed(examples)
+        packing = Packing(tuple(example.tokens - 1 for example in examples), self.device)
         packed, positions, wanted = (torch.tensor(values, device=self.device) for values in (ids, at, targets))
-        return self.model.loss(packed, lengths, positions, wanted, training=training)
+        return self.model.loss(packed, packing, positions, wanted, training=training)
+
+    def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
+        """See ``Learner.learn``. On a CUDA device through recorded graphs, where starting kernels takes the time."""
+        if self._graphs is not None and graphs.worthwhile(examples, self._adapters.config.dropout):
+            return self._graphs.learn(examples, share)
+        loss = self.loss(examples, training=True)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def updated(self) -> None:
         """See ``Learner.updated``."""
@@ -112,7 +115,7 @@ class LlamaScorer:
         self.keys = torch.zeros(room, dtype=model.dtype, device=model.device)
         self.values = torch.zeros_like(self.keys)
         ids = torch.tensor([id for prompt in prompts for id in prompt], device=model.device)
-        self.hidden = model.hidden(ids, lengths, packing.ends, seen=self._remember)
+        self.hidden = model.hidden(ids, packing, packing.ends, seen=self._remember)
 
     def _remember(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Store a layer's padded keys and values, (rows, longest, kv heads, head_dim)."""

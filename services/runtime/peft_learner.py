@@ -88,6 +88,12 @@ class PeftLearner:
         logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
 
+    def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
+        """See ``Learner.learn``."""
+        loss = self.loss(examples, training=True)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
     def updated(self) -> None:
         """See ``Learner.updated``."""
 

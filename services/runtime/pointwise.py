@@ -101,17 +101,23 @@ def _join(
 
 
 def _surprise(logits: torch.Tensor, targets: torch.Tensor) -> Tensors:
-    """Sum of the cross-entropies of (N × vocabulary) against (N, 1), and its gradient in the logits' precision."""
+    """Sum of the cross-entropies of (N × vocabulary) against (N, 1), and its gradient in the logits' precision.
+
+    A target below zero is none: it counts nothing.
+    """
     log_p = torch.log_softmax(logits.float(), dim=-1)
-    loss = -log_p.gather(1, targets).sum()
-    return loss, log_p.exp_().scatter_add_(1, targets, log_p.new_full(targets.shape, -1.0)).to(logits.dtype)
+    real, targets = (targets >= 0).float(), targets.clamp(min=0)
+    loss = -(log_p.gather(1, targets) * real).sum()
+    slope = log_p.exp_().scatter_add_(1, targets, log_p.new_full(targets.shape, -1.0))
+    return loss, slope.mul_(real).to(logits.dtype)
 
 
 def _surprise_source(logits: torch.Tensor, targets: torch.Tensor) -> Tensors:
     log_p = torch.log_softmax(logits.float(), dim=-1)
-    loss = -log_p.gather(1, targets).sum()
+    real = (targets >= 0).float()
+    loss = -(log_p.gather(1, targets.clamp(min=0)) * real).sum()
     hit = torch.arange(logits.shape[1], device=logits.device) == targets
-    return loss, (log_p.exp() - hit.float()).to(logits.dtype)
+    return loss, ((log_p.exp() - hit.float()) * real).to(logits.dtype)
 
 
 rms, rms_again, rms_backward = Fused(_rms), Fused(_rms_again), Fused(_rms_backward)

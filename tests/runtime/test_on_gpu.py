@@ -27,15 +27,16 @@ def gradients(folder: Path, rows: list[Example], device: str, dtype: torch.dtype
     (flat,) = learner.parameters()
     flat.data += torch.randn(flat.shape, generator=torch.Generator().manual_seed(5)).to(device) * 0.05
     learner.updated()
-    loss = learner.loss(rows, training=True)
-    loss.backward()
+    for _ in range(3):  # computed, recorded, replayed
+        flat.grad.zero_()
+        loss = learner.learn(rows, 0.5)
     return loss.item(), flat.grad.cpu()
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("lengths", [(9, 21, 4, 9, 150), (700, 700)])
+@pytest.mark.parametrize("lengths", [(9, 21, 4, 9, 150), (700, 700), (30, 33, 29, 33)])
 @pytest.mark.parametrize(
-    ("dtype", "allowed"), [(torch.float32, 2e-3), (torch.bfloat16, 5e-2), (torch.float16, 2e-2)], ids=str
+    ("dtype", "allowed"), [(torch.float32, 2e-3), (torch.bfloat16, 1e-1), (torch.float16, 2e-2)], ids=str
 )
 def test_loss_and_gradients_are_those_of_the_cpu(
     tmp_path: Path, compiled: bool, lengths: tuple[int, ...], dtype: torch.dtype, allowed: float
