@@ -1,8 +1,8 @@
 """Attention over packed rows that never see each other, in the way that is fast on the device.
 
-On a CPU, and for very short rows on a GPU: batched products over a padded view, which on short rows is ten times as
-fast as the fused kernel there. On a GPU with flash attention: its variable-length kernel on the packed rows themselves,
-or cuDNN's kernel where all rows are equally long. On other GPUs: torch's fused kernel over the padded view.
+On a CPU: batched products over a padded view, which on short rows is ten times as fast as the fused kernel. On a GPU
+with flash attention: its variable-length kernel on the packed rows themselves, or cuDNN's kernel where all rows are
+equally long. On other GPUs: torch's fused kernel over the padded view.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from services.runtime.loading import LlamaShape
 from services.runtime.lora import apply
 
 KEEP_SCORES = 128  # up to this row length the attention weights are kept for the backward pass, beyond recomputed
-SHORT = 64  # and rows up to here go to the batched products on a GPU too, if they are about equally long
 LONG = 512  # rows of one length from here on go to the dense kernels
 
 
@@ -41,7 +40,6 @@ class Packing:
         self.bounds = torch.cat([starts, torch.tensor([sum(lengths)])]).to(device, torch.int32)
         self.full = min(lengths) == self.longest
         self.dense = self.full and self.longest >= LONG
-        self.even = self.longest <= SHORT and self.rows * self.longest <= 1.5 * sum(lengths)
         self._mask: torch.Tensor | None = None
 
     def mask(self, like: torch.Tensor) -> torch.Tensor:
@@ -210,7 +208,7 @@ def attend(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
 ) -> torch.Tensor:
     """Causal grouped-query attention of packed rows: (T × (heads + 2·kv)·head_dim) → (T × heads·head_dim)."""
-    if qkv.device.type == "cpu" or packing.even:
+    if qkv.device.type == "cpu":
         return cast(torch.Tensor, apply(Attention, qkv, cos, sin, packing, shape))
     query, key, value = apply(Rotated, qkv, cos, sin, shape)
     if has_flash(qkv.device, qkv.dtype) and not packing.dense:

@@ -16,7 +16,7 @@ from services.runtime.attention import LONG, Packing
 from services.runtime.batches import Example
 from services.runtime.llama import Llama
 
-TOKENS, LABELS, ROWS, LENGTH = 512, 256, 32, 16  # the sizes are multiples of these
+TOKENS, LABELS = 512, 1024  # sizes are multiples of these; rows and their length are powers of two
 MOST_TOKENS = 65_536  # beyond, the kernels take longer than their start
 MOST_GRAPHS = 12  # each keeps its inputs; the memory of what is in between is shared
 
@@ -32,6 +32,11 @@ def worthwhile(examples: Sequence[Example], dropout: float) -> bool:
 
 def _up(number: int, step: int) -> int:
     return -(-number // step) * step
+
+
+def _doubled(number: int, least: int) -> int:
+    """The first of ``least`` · 1, 2, 4, … that is not smaller."""
+    return least << max(0, (-(-number // least) - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,11 @@ class Graphs:
     def _filled(self, examples: Sequence[Example], share: float) -> tuple[Size, Packing, list[torch.Tensor]]:
         ids, at, targets = batches.packed(examples)
         lengths = [example.tokens - 1 for example in examples]
-        longest = _up(max(lengths), LENGTH)
+        longest = _doubled(max(lengths), 32)
         tokens, labels = _up(len(ids), TOKENS), _up(len(at), LABELS)
         spare = tokens - len(ids)
         lengths += [longest] * (spare // longest) + [spare % longest] * (spare % longest > 0)
-        rows = _up(len(lengths), ROWS)
+        rows = _doubled(len(lengths), 64)
         lengths += [0] * (rows - len(lengths))
         device = self.model.device
         packing = Packing(tuple(lengths), device, longest)
