@@ -180,7 +180,7 @@ class HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
-        return grad * scale.to(grad.dtype), None, None
+        return grad * scale, None, None
 
 
 def chunks(count: int, vocabulary: int, device: torch.device) -> Iterator[tuple[int, int]]:

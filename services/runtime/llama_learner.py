@@ -29,6 +29,9 @@ class LlamaLearner:
         except KeyError as error:
             raise BadInput(f"The weights in {folder} lack {error}.", hint="Fetch the model again.") from None
         self._graphs: graphs.Graphs | None = None
+        self.own, self.saving = True, False
+        matrices = (w for layer in self.model.weights.layers for w in layer.weights.values())
+        self.size = sum(w.numel() for w in matrices) + self.model.weights.embedding.numel()
 
     def attach(self, config: LoraConfig, seed: int) -> None:
         """See ``Learner.attach``."""
@@ -68,6 +71,22 @@ class LlamaLearner:
         packing = Packing(tuple(example.tokens - 1 for example in examples), self.device)
         packed, positions, wanted = (torch.tensor(values, device=self.device) for values in (ids, at, targets))
         return self.model.loss(packed, packing, positions, wanted, training=training)
+
+    def pooled(self, rows: Sequence[Sequence[int]], *, training: bool, mean: bool) -> torch.Tensor:
+        """The vector of each row's last token, (rows × width) float32; ``mean`` is for encoders only."""
+        packing = Packing(tuple(len(row) for row in rows), self.device)
+        ids = torch.tensor([id for row in rows for id in row], device=self.device)
+        return self.model.train_hidden(ids, packing, packing.ends, training=training).float()
+
+    @property
+    def width(self) -> int:
+        """Length of a pooled vector."""
+        return self.shape.width
+
+    def save_memory(self) -> None:
+        """See ``Learner.save_memory``."""
+        self.model.checkpointing = self.saving = True
+        self._graphs = None
 
     def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
         """See ``Learner.learn``. On a CUDA device through recorded graphs, where starting kernels takes the time."""
