@@ -254,7 +254,7 @@ _TABLE = (
     Action(
         "data.prepare",
         "services.data.actions:prepare",
-        "Check, split and store a CSV or JSONL file as a dataset.",
+        "Check, split and store a CSV, JSON or Parquet file as a dataset.",
         writes=True,
         asks=True,
     ),
