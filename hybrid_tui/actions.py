@@ -261,6 +261,20 @@ _TABLE = (
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
     Action(
+        "data.push",
+        "services.data.versions:push",
+        "Put a dataset into the store under its content's hash, once.",
+        writes=True,
+    ),
+    Action(
+        "data.pull",
+        "services.data.versions:pull",
+        "Fetch a dataset from the store: NAME, or NAME@HASH.",
+        writes=True,
+        asks=True,
+    ),
+    Action("data.versions", "services.data.versions:versions", "Versions of datasets in the store."),
+    Action(
         "data.baseline", "services.data.baseline:baseline", "What counting words alone achieves: the figure to beat."
     ),
     Action(

@@ -101,12 +101,12 @@ def write(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> DatasetIn
     ctx.workspace.ensure_state()
     try:
         ctx.workspace.datasets.mkdir(parents=True, exist_ok=True)
-        with _temporary(ctx.workspace.datasets, info.name) as temporary:
+        with temporary(ctx.workspace.datasets, info.name) as beside:
             for split in SPLITS:
-                _write_lines(temporary / f"{split}.jsonl", rows[split])
+                _write_lines(beside / f"{split}.jsonl", rows[split])
             record = msgspec.structs.replace(info, path="")
-            atomic.write_bytes(temporary / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-            _put(temporary, folder)
+            atomic.write_bytes(beside / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+            put(beside, folder)
     except OSError as error:
         raise _write_failed(folder, error) from error
     return load_info(folder)
@@ -151,7 +151,8 @@ def _same(folder: Path, info: DatasetInfo) -> DatasetInfo | None:
 
 
 @contextlib.contextmanager
-def _temporary(parent: Path, name: str) -> Iterator[Path]:
+def temporary(parent: Path, name: str) -> Iterator[Path]:
+    """A hidden folder in ``parent`` that is gone afterwards, unless it was renamed."""
     for left in parent.glob(".*.tmp"):  # by a process that was killed; ".old.tmp" holds a replaced dataset and stays
         if not left.name.endswith(_ASIDE) and time.time() - left.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -163,7 +164,7 @@ def _temporary(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put(new: Path, folder: Path) -> None:
+def put(new: Path, folder: Path) -> None:
     """Rename ``new`` to ``folder``; an old one there steps aside first and is removed last."""
     aside = new.with_name(new.name.removesuffix(".tmp") + _ASIDE)
     if folder.exists():

@@ -123,9 +123,7 @@ def test_classes_of_conversations_are_refused(tmp_path):
 
 
 def test_instructions_with_and_without_input(tmp_path):
-    records = [
-        {"instruction": f"Do {n}", "input": "" if n % 2 else f"x {n}", "output": f"Did {n}"} for n in range(12)
-    ]
+    records = [{"instruction": f"Do {n}", "input": "" if n % 2 else f"x {n}", "output": f"Did {n}"} for n in range(12)]
     info, splits = build(tmp_path, PrepareParams(_jsonl(tmp_path, records)))
     assert info.task == "generate"
     assert {(r.text, r.answer) for r in _rows(splits)} >= {("Do 3", "Did 3"), ("Do 4\n\nx 4", "Did 4")}
