@@ -261,6 +261,11 @@ _TABLE = (
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
     Action(
+        "data.check",
+        "services.data.check:check",
+        "Before training: duplicates, leaks, balance, personal data, tokens a pass costs, rows as the model sees them.",
+    ),
+    Action(
         "data.push",
         "services.data.versions:push",
         "Put a dataset into the store under its content's hash, once.",
