@@ -247,7 +247,7 @@ _TABLE = (
     Action(
         "data.generate",
         "services.data.actions:generate",
-        "Generate a seeded banking-intents dataset from templates.",
+        "Generate a seeded dataset from templates: five domains, by intent, tone or emotion.",
         writes=True,
         asks=True,
     ),
