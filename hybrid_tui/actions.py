@@ -258,6 +258,14 @@ _TABLE = (
         writes=True,
         asks=True,
     ),
+    Action(
+        "data.synthesize",
+        "services.data.synthesize:synthesize",
+        "Let a local model write rows after examples; unusable ones are dropped and counted.",
+        writes=True,
+        asks=True,
+        outlives="What was written is kept; the same call goes on from there.",
+    ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
     Action(

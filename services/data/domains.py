@@ -15,8 +15,9 @@ DOMAINS = ("banking", "healthcare", "education", "business", "mental_health")
 
 class Templates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A domain's file. ``intents`` holds the cores of a label, one a line; ``most_rows`` is how many texts it is good
-    for, with room to spare, and ``most_voiced`` by tone or emotion where that is less; ``unvoiced`` are intents that are
-    never put in another tone or emotion; ``note`` is what must be said with every dataset made of it."""
+    for, with room to spare, and ``most_voiced`` by tone or emotion where that is less; ``unvoiced`` are intents that
+    are never put in another tone or emotion, nor left to a model to write; ``note`` is what must be said with every
+    dataset made of it."""
 
     openers: list[str]
     closers: list[str]
