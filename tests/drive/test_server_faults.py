@@ -36,9 +36,7 @@ REASONS = [
     (410, "gone", "global"),
     (429, "rateLimitExceeded", "usageLimits"),
     (500, "internalError", "global"),
-    (502, "badGateway", "global"),
     (503, "backendError", "global"),
-    (504, "gatewayTimeout", "global"),
 ]
 
 
@@ -53,6 +51,44 @@ async def test_refusals(call: Raw, drive_server: DriveServer, status: int, reaso
     assert (await call("GET", "/drive/v3/files")).status == 200
     assert drive_server.hits(rule) == 1
     assert drive_server.requests[0].faults == (str(rule),)
+
+
+async def test_google_has_other_shapes_of_errors(call: Raw, drive_server: DriveServer) -> None:
+    drive_server.fault(path="/files", status=502)
+    answer = await call("GET", "/drive/v3/files")
+    assert answer.status == 502
+    assert answer.body.startswith(b"<!DOCTYPE html>")
+    drive_server.fault(path="/token", status=400, reason="invalid_grant")
+    drive_server.fault(path="/token", status=503)
+    assert (await call("POST", "/token", data=b"")).json["error"] == "invalid_grant"
+    assert (await call("POST", "/token", data=b"")).json["error"] == "internal_failure"
+
+
+async def test_two_spellings_of_one_reason(call: Raw, drive_server: DriveServer) -> None:
+    drive_server.fault(path="/files", status=403, reason="rateLimitExceeded")
+    error = (await call("GET", "/drive/v3/files")).json["error"]
+    assert (error["errors"][0]["reason"], error["details"][0]["reason"]) == ("rateLimitExceeded", "RATE_LIMIT_EXCEEDED")
+
+
+async def test_incomplete_and_short_pages(call: Raw, drive_server: DriveServer) -> None:
+    for n in range(4):
+        await call.put(f"f{n}", b"")
+    drive_server.fault(path="/files", incomplete=True)
+    page = (await call("GET", "/drive/v3/files")).json
+    assert (len(page["files"]), page["incompleteSearch"]) == (2, True)
+    drive_server.fault(path="/files", page_at_most=0)
+    page = (await call("GET", "/drive/v3/files")).json
+    assert page["files"] == []
+    rest = (await call("GET", "/drive/v3/files", params={"pageToken": page["nextPageToken"]})).json
+    assert (len(rest["files"]), rest["incompleteSearch"]) == (4, False)
+
+
+async def test_a_dropped_question(call: Raw, drive_server: DriveServer) -> None:
+    id = await call.put("x", b"1")
+    drive_server.fault(method="DELETE", drop_request_at=0)
+    with pytest.raises(aiohttp.ClientError):
+        await call("DELETE", f"/drive/v3/files/{id}")
+    assert len(drive_server.files) == 1
 
 
 async def test_which_requests(call: Raw, drive_server: DriveServer) -> None:

@@ -168,6 +168,13 @@ async def test_shared_drives(call: Raw, drive_server: DriveServer) -> None:
     async with raw(drive_server.account("eve@example.org", scope="drive")) as eve:
         assert (await eve("GET", f"/drive/v3/files/{id}?supportsAllDrives=true")).status == 404
         assert (await eve("GET", "/drive/v3/drives")).json["drives"] == []
+    folder = await call.file(name="F", mimeType=FOLDER)
+    into = {"addParents": shared, "removeParents": "root", "supportsAllDrives": "true"}
+    moved = await call("PATCH", f"/drive/v3/files/{folder}", params=into, json={})
+    assert (moved.status, moved.reason) == (403, "teamDrivesFolderMoveInNotSupported")
+    mine = await call.put("mine", b"12345")
+    moved = await call("PATCH", f"/drive/v3/files/{mine}", params=into | {"fields": "driveId"}, json={})
+    assert moved.json == {"driveId": shared}
     about = (await call("GET", "/drive/v3/about?fields=storageQuota")).json["storageQuota"]
     assert about["usage"] == "0"  # a shared drive's bytes are nobody's
 

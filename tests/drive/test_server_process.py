@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from tests.drive_bed.app import App
 from tests.drive_bed.faults import Fault
 from tests.drive_bed.listen import Listener
-from tests.drive_bed.serve import DriveServer, start
+from tests.drive_bed.raw import raw
+from tests.drive_bed.serve import CHECKOUT, DriveServer, start
 from tests.drive_bed.state import State
 
 
@@ -29,6 +34,19 @@ def test_starts_on_a_port_and_stops_on_a_signal(tmp_path: Path) -> None:
         server.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    start_and_die = "import os, pathlib, sys; from tests.drive_bed.serve import start; "
+    start_and_die += "print(start(pathlib.Path(sys.argv[1]))[0].pid, flush=True); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", start_and_die, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    died = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=20)
+    assert died.returncode == -signal.SIGKILL
+    server = psutil.Process(int(died.stdout)) if psutil.pid_exists(int(died.stdout)) else None
+    if server is not None:
+        psutil.wait_procs([server], timeout=10)
+        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
 
 def test_says_so_when_it_cannot_start(tmp_path: Path) -> None:
@@ -73,6 +91,40 @@ async def test_keeps_a_connection_and_takes_requests_ahead(drive_server: DriveSe
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         assert b"unsupported_grant_type" in await reader.readexactly(length)
     writer.close()
+
+
+async def test_what_a_client_does_can_be_awaited(drive_server: DriveServer) -> None:
+    async with raw(drive_server.account()) as call:
+        rule = drive_server.fault(path="/about", status=500)
+        address = await call.session("x", 1 << 20)
+        with pytest.raises(TimeoutError):
+            drive_server.wait(rule=rule, timeout=0.01)
+        waits = [
+            asyncio.to_thread(drive_server.wait, rule=rule),
+            asyncio.to_thread(drive_server.wait, uploaded=1 << 19),
+            asyncio.to_thread(drive_server.wait, finished=2, of="^(GET|PUT) "),
+        ]
+        waiting = asyncio.gather(*waits)
+        await call.chunk(address, b"1" * (1 << 19), 0, 1 << 20)
+        await call("GET", "/drive/v3/about?fields=user")
+        await waiting
+
+
+async def test_a_download_that_breaks_off_is_counted(drive_server: DriveServer) -> None:
+    ann = drive_server.account()
+    drive_server.folder.joinpath("big").write_bytes(b"1" * (64 << 20))
+    id = drive_server.call("put", email=ann.email, name="x", client=ann.client, path=str(drive_server.folder / "big"))[
+        "id"
+    ]
+    where = urllib.parse.urlsplit(drive_server.url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(
+        f"GET /drive/v3/files/{id}?alt=media HTTP/1.1\r\nAuthorization: Bearer {ann.access_token()}\r\n\r\n".encode()
+    )
+    await reader.readexactly(1 << 20)
+    writer.transport.abort()
+    await asyncio.to_thread(drive_server.wait, finished=1)
+    assert 1 << 19 < drive_server.requests[0].bytes_out < 64 << 20
 
 
 async def test_a_reset_forgets_everything(drive_server: DriveServer, tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ async def test_denial_and_bad_questions(http: aiohttp.ClientSession, drive_serve
     assert (await consent(http, scope=""))[0] == 400
 
 
+async def test_a_box_left_unticked(http: aiohttp.ClientSession, drive_server: DriveServer) -> None:
+    drive_server.account()
+    drive_server.call("settings", withhold=[FILE])
+    assert (await consent(http, scope=f"{FILE} openid"))[1]["scope"] == ["openid"]
+
+
 async def test_the_hint_picks_the_account(http: aiohttp.ClientSession, drive_server: DriveServer) -> None:
     ann = drive_server.account("ann@example.org")
     drive_server.account("bob@example.org")
@@ -192,6 +198,15 @@ async def test_a_narrow_scope_sees_only_what_its_client_made(drive_server: Drive
         assert (await theirs.multipart({"name": "x", "parents": ["root"]}, b"")).status == 200
         assert (await theirs.multipart({"name": "x", "parents": [by_hand]}, b"")).status == 404
         assert (await mine("GET", "/drive/v3/drives")).reason == "insufficientPermissions"
+
+
+async def test_what_a_person_opens_with_a_client_is_seen_by_it(drive_server: DriveServer) -> None:
+    narrow = drive_server.account()
+    by_hand = narrow.put("by hand", b"1", by="")
+    async with raw(narrow) as call:
+        assert await call.list() == []
+        drive_server.call("edit", id=by_hand, open_with=narrow.client)
+        assert await call.list() == ["by hand"]
 
 
 async def test_scopes_that_only_read(drive_server: DriveServer) -> None:

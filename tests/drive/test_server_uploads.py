@@ -128,6 +128,11 @@ async def test_an_id_serves_once(call: Raw, drive_server: DriveServer) -> None:
         assert (again.status, again.reason) == (409, "fileIdInUse")
         assert (await call("DELETE", f"/drive/v3/files/{id}")).status == 204
         assert (await call.multipart({"id": id, "name": "z"}, b"2")).status == 409  # also after its end
+    short = "application/vnd.google-apps.shortcut"
+    link = {"id": three, "name": "s", "mimeType": short, "shortcutDetails": {"targetId": drive_server.account().root}}
+    assert (await call("POST", "/drive/v3/files", json=link)).reason == "invalid"
+    doc = {"id": three, "name": "d", "mimeType": "application/vnd.google-apps.document"}
+    assert b"not supported for Docs Editors" in (await call("POST", "/drive/v3/files", json=doc)).body
     assert (await call.multipart({"id": "invented", "name": "z"}, b"2")).status == 400
     async with raw(drive_server.account("bob@example.org")) as bob:
         assert (await bob.multipart({"id": three, "name": "z"}, b"2")).status == 400

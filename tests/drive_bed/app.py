@@ -46,6 +46,8 @@ _TABLE: list[tuple[str, str, Handler]] = [
     ("PATCH", _UPLOAD + "/" + _ID, uploads.upload),
     ("DELETE", _UPLOAD + "/" + _ID, uploads.upload),
 ]
+_SIGN_IN = {"/token", "/oauth2/v4/token", "/device/code", "/revoke", "/o/oauth2/revoke"}
+_PAGE = b"<!DOCTYPE html>\n<html lang=en>\n<title>Error %d (Server Error)!!1</title>\n"
 _ROUTES = [(method, re.compile(f"(?:{pattern})$"), handler) for method, pattern, handler in _TABLE]
 
 
@@ -63,6 +65,8 @@ class App:
             request.trouble = self.state.faults.on(request)
             if request.trouble.latency:
                 await asyncio.sleep(request.trouble.latency)
+            if request.trouble.drop_request_at is not None and not request.has_body:
+                raise Broken("dropped as asked", reset=request.trouble.reset)
             if request.trouble.status:
                 return _planned(request)
             return await self._route(request)
@@ -115,7 +119,13 @@ class App:
 
 
 def _planned(request: Request) -> Answer:
-    answer = _error(ApiError(request.trouble.status, request.trouble.reason))
+    status, reason = request.trouble.status, request.trouble.reason
+    if request.path in _SIGN_IN:
+        answer = oauth.Refusal(status, reason or "internal_failure", "Backend Error").answer()
+    elif status in (502, 504) and not reason:
+        answer = Answer(status, {"Content-Type": "text/html; charset=UTF-8"}, _PAGE % status)
+    else:
+        answer = _error(ApiError(status, reason))
     if request.trouble.retry_after is not None:
         answer.headers["Retry-After"] = f"{request.trouble.retry_after:g}"
     return answer

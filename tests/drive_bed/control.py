@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -90,7 +92,9 @@ async def _key(state: State, body: dict[str, Any]) -> Any:
 
 
 async def _settings(state: State, body: dict[str, Any]) -> Any:
-    """``lifetime`` of access tokens in seconds, ``device_interval``; ``deny``: a client's next consent is denied."""
+    """``lifetime`` of access tokens in seconds, ``device_interval``; ``deny``: a client's next consent is denied;
+    ``withhold``: scopes that are not granted although they are asked for."""
+    state.withheld.update(body.get("withhold", ()))
     state.accounts.lifetime = float(body.get("lifetime", state.accounts.lifetime))
     state.device_interval = float(body.get("device_interval", state.device_interval))
     if body.get("deny"):
@@ -141,9 +145,11 @@ def _content(body: dict[str, Any]) -> bytes | None:
 
 
 async def _edit(state: State, body: dict[str, Any]) -> Any:
-    """Change an item behind the clients' backs: name, trashed, abusive, read_only."""
+    """Change an item behind the clients' backs: name, trashed, abusive, read_only; ``open_with`` shows it to one."""
     item = state.items.by_id[body["id"]]
     state.items.touch(item)
+    if "open_with" in body:
+        item.opened_by.add(body["open_with"])
     for name in ("name", "trashed", "abusive", "read_only"):
         if name in body:
             setattr(item, name, body[name])
@@ -197,6 +203,21 @@ async def _sessions(state: State, body: dict[str, Any]) -> Any:
     return told
 
 
+async def _wait(state: State, body: dict[str, Any]) -> Any:
+    """Come back when a rule has struck (``rule``), uploads have stored ``uploaded`` bytes or ``finished`` requests
+    whose "METHOD path?query" matches ``of`` are over; at the latest after ``timeout`` seconds."""
+    until = time.monotonic() + float(body.get("timeout", 10))
+    of = re.compile(body.get("of", ""))
+    while time.monotonic() < until:
+        stored = sum(session.growing.size for session in state.sessions.values())
+        done = sum(bool(of.search(f"{one.method} {one.path}?{one.query}")) for one in state.log)
+        struck = "rule" not in body or state.faults.hits().get(body["rule"], 0) > 0
+        if struck and stored >= body.get("uploaded", 0) and done >= body.get("finished", 0):
+            return {"waited": True}
+        await asyncio.sleep(0.005)
+    return {"waited": False}
+
+
 async def _pages(state: State, body: dict[str, Any]) -> Any:
     """Forget the tokens of listings that were begun."""
     state.pages.clear()
@@ -207,5 +228,5 @@ _COMMANDS: dict[str, Callable[[State, dict[str, Any]], Awaitable[Any]]] = {
     "account": _account, "client": _client, "grant": _grant, "token": _token, "expire": _expire, "revoke": _revoke,
     "key": _key, "settings": _settings, "device": _device, "drive": _drive, "put": _put, "edit": _edit,
     "remove": _remove, "fault": _fault, "clear": _clear, "hits": _hits, "requests": _requests, "files": _files,
-    "know": _know, "sessions": _sessions, "pages": _pages,
+    "know": _know, "sessions": _sessions, "pages": _pages, "wait": _wait,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.drive_bed.errors import ApiError, invalid, not_found
-from tests.drive_bed.items import SHORTCUT, Item, new_id
+from tests.drive_bed.items import FOLDER, SHORTCUT, Item, new_id
 from tests.drive_bed.messages import Request
 from tests.drive_bed.resources import View, may_edit, moment
 from tests.drive_bed.state import State, all_drives
@@ -25,18 +25,25 @@ def new_item(state: State, view: View, body: dict[str, Any], request: Request) -
         raise ApiError(403, "insufficientFilePermissions", "Insufficient permissions for the specified parent.")
     id = body.get("id") or ""
     if id:
-        check_id(state, view, id)
+        check_id(state, view, id, body.get("mimeType") or "")
     item = Item(id or new_id(), "Untitled", "application/octet-stream", [parent.id], app=view.client)
     item.owner, item.drive = view.me, parent.drive
     apply(state, view, item, body)
     return item
 
 
-def check_id(state: State, view: View, id: str) -> None:
-    """Raise ApiError 409 when an id is taken, 400 when generateIds never gave it to this account."""
+def check_id(state: State, view: View, id: str, mime: str) -> None:
+    """Raise ApiError 409 when an id is taken, 400 when generateIds never gave it to this account.
+
+    Shortcuts need ids of their own kind; Docs can't have any.
+    """
+    shortcut = mime == SHORTCUT
+    if mime.startswith("application/vnd.google-apps.") and mime != FOLDER and not shortcut:
+        message = "Generated IDs are not supported for Docs Editors formats."
+        raise ApiError(403, "insufficientFilePermissions", message)
     if id in state.items.by_id or id in state.items.gone:
         raise ApiError(409, "fileIdInUse", location="file.id", kind="other")
-    if state.items.ids.get(id) != view.me:
+    if state.items.ids.get(id) != (view.me, "shortcuts" if shortcut else "files"):
         raise ApiError(400, "invalid", "The provided file ID is not usable.", location="file.id", kind="other")
 
 
@@ -97,6 +104,8 @@ def change(state: State, view: View, request: Request, item: Item, body: dict[st
             403, "multipleParentsNotSupported" if not item.drive else "teamDrivesParentLimit",
             "Increasing the number of parents is not allowed",
         )  # fmt: skip
+    if item.folder and any(parent.drive and parent.drive != item.drive for parent in add):
+        raise ApiError(403, "teamDrivesFolderMoveInNotSupported", "Moving folders into shared drives is not supported.")
     if any(parent is item or parent in list(state.items.below(item)) for parent in add):
         raise ApiError(403, "invalidParent", "A folder can't be moved into itself.")
     if "trashed" in body and item.root:

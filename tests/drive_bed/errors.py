@@ -24,7 +24,7 @@ MESSAGES = {
     "teamDriveFileLimitExceeded": "The file limit for this shared drive has been exceeded.",
     "downloadQuotaExceeded": "The download quota for this file has been exceeded.",
     "insufficientFilePermissions": "The user does not have sufficient permissions for this file.",
-    "insufficientPermissions": "Insufficient Permission: Request had insufficient authentication scopes.",
+    "insufficientPermissions": "Insufficient Permission",
     "cannotDownloadAbusiveFile": "This file has been identified as malware or spam and cannot be downloaded.",
     "fileNotDownloadable": ("Only files with binary content can be downloaded. Use Export with Docs Editors files."),
     "appNotAuthorizedToFile": "The user has not granted the app access to the file.",
@@ -35,6 +35,20 @@ MESSAGES = {
     "internalError": "Internal Error",
     "badRequest": "Bad Request",
     "conflict": "Conflict",
+}
+_INFO = {  # what Google's newer front end adds: its own status, reason and, for some, message
+    "authError": (
+        "UNAUTHENTICATED",
+        "ACCESS_TOKEN_EXPIRED",
+        "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
+        "authentication credential.",
+    ),
+    "insufficientPermissions": (
+        "PERMISSION_DENIED",
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+        "Request had insufficient authentication scopes.",
+    ),
+    "rateLimitExceeded": ("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED", ""),
 }
 USUAL = {
     400: "badRequest", 401: "authError", 403: "userRateLimitExceeded", 404: "notFound", 409: "conflict", 410: "gone",
@@ -63,7 +77,13 @@ class ApiError(Exception):
         }
         if self.location:
             one |= {"location": self.location, "locationType": self.kind}
-        return {"error": {"code": self.status, "message": self.message, "errors": [one]}}
+        error: dict[str, Any] = {"code": self.status, "message": self.message, "errors": [one]}
+        if self.reason in _INFO:
+            status, reason, message = _INFO[self.reason]
+            info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}
+            info["metadata"] = {"service": "drive.googleapis.com"}  # type: ignore[assignment]
+            error |= {"message": message or self.message, "status": status, "details": [info]}
+        return {"error": error}
 
 
 def not_found(id: str) -> ApiError:

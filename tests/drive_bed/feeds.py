@@ -31,7 +31,7 @@ async def about(state: State, request: Request) -> Answer:
     if not request.query.get("fields"):
         message = "The 'fields' parameter is required for this method."
         raise ApiError(400, "required", message, location="fields")
-    used, trash = state.items.used(account.email)
+    used, trash = state.items.usage.get(account.email, 0), state.items.used_by_trash(account.email)
     quota = {"usage": str(used), "usageInDrive": str(used), "usageInDriveTrash": str(trash)}
     if account.limit is not None:
         quota["limit"] = str(account.limit)

@@ -63,7 +63,10 @@ async def generate_ids(state: State, request: Request) -> Answer:
     if request.query.get("space", "drive") != "drive":
         raise invalid("space")
     ids = [new_id() for _ in range(count)]
-    state.items.ids.update(dict.fromkeys(ids, view.me))
+    kind = request.query.get("type", "files")
+    if kind not in ("files", "shortcuts"):
+        raise invalid("type")
+    state.items.ids.update(dict.fromkeys(ids, (view.me, kind)))
     body: dict[str, Any] = {"kind": "drive#generatedIds", "space": "drive", "ids": ids}
     return as_json(fields.cut(body, fields.parse(request.query.get("fields") or "*")))
 
@@ -87,8 +90,12 @@ async def list_files(state: State, request: Request) -> Answer:
         found = [state.items.by_id[id] for id in state.pages[token] if id in state.items.by_id]
     else:
         found = _found(state, view, request)
+    if request.trouble.incomplete:
+        found = found[::2]
+    if request.trouble.page_at_most is not None:
+        size = min(size, request.trouble.page_at_most)
     page, rest = found[:size], found[size:]
-    body: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": False}
+    body: dict[str, Any] = {"kind": "drive#fileList", "incompleteSearch": request.trouble.incomplete}
     if rest:
         following = "~!!~" + secrets.token_urlsafe(48)
         state.pages[following] = [item.id for item in rest]
@@ -106,13 +113,15 @@ def _found(state: State, view: View, request: Request) -> list[Item]:
     drive = request.query.get("driveId") or request.query.get("teamDriveId") or ""
     with_drives = flag(request, "includeItemsFromAllDrives", "includeTeamDriveItems") and all_drives(request)
     _check_corpora(state, view, request, drive)
-    if asked.parents is None:
+    if request.trouble.stale:
+        pool = state.items.as_of(state.items.now() - request.trouble.stale)
+    elif asked.parents is None:
         pool = list(state.items.by_id.values())
     else:
         parents = {account.root if id == "root" else id for id in asked.parents}
         pool = [item for parent in sorted(parents) for item in state.items.within(parent)]
     found: dict[str, Item] = {}
-    for item in pool if not request.trouble.stale else _as_it_was(state, request, pool):
+    for item in pool:
         if drive and item.drive != drive:
             continue
         if state.visible(view, item, with_drives) and not (item.root and item.drive) and asked.test(scene, item):
@@ -133,13 +142,6 @@ def _check_corpora(state: State, view: View, request: Request, drive: str) -> No
     known = state.items.drives.get(drive)
     if known is None or view.me not in known.members:
         raise ApiError(404, "notFound", f"Shared drive not found: {drive}", location="driveId")
-
-
-def _as_it_was(state: State, request: Request, pool: list[Item]) -> list[Item]:
-    """The items as they were some seconds ago: new ones are missing, deleted and moved ones still there."""
-    then = state.items.now() - request.trouble.stale
-    everything = [*state.items.by_id.values(), *state.items.gone.values()]
-    return [old for item in everything if (old := state.items.at(item, then)) is not None]
 
 
 def _ordered(found: list[Item], order: str) -> list[Item]:

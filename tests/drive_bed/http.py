@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from tests.drive_bed.messages import Answer, Broken, Request, Trouble
 from tests.drive_bed.sending import send_body
 
-_BUFFER = 256 * 1024
+_BUFFER = 1 << 20
 _MAX_HEAD = 64 * 1024
 _DRAIN = 8 << 20  # an unread request body up to this is read off so that the connection can go on
 
@@ -148,6 +148,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _raw(self, request: Request) -> AsyncIterator[memoryview]:
         slow = _Pace(request.trouble.rate)
+        if request.trouble.rate and (sock := self.transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # else the kernel takes megabytes at once
         if request.headers.get("transfer-encoding", "").lower() != "chunked":
             async for piece in self._exactly(request.length, slow):
                 yield piece
@@ -196,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
             status = answer.status
             if request.trouble.lose_reply:
                 raise Broken("the reply is lost as asked", reset=request.trouble.reset)
-            keep = await self._drain(request)
+            keep = await self._drain(request) and not request.trouble.rate
             sent = await self._send(request, answer, keep)
             return keep and not request.trouble.cut
         except Broken as broken:

@@ -56,7 +56,7 @@ class Item:
     revision: str = ""
     root: bool = False
     changed: float = 0.0
-    past: list[tuple[float, Item]] = field(default_factory=list)
+    past: list[Item] = field(default_factory=list)
 
     @property
     def folder(self) -> bool:
@@ -104,7 +104,8 @@ class Items:
         self.gone: dict[str, Item] = {}
         self.drives: dict[str, SharedDrive] = {}
         self.log: list[Changed] = []
-        self.ids: dict[str, str] = {}  # generated and not yet used: id → account
+        self.ids: dict[str, tuple[str, str]] = {}  # generated and not yet used: id → account, "files" or "shortcuts"
+        self.usage: dict[str, int] = {}  # bytes of an account's own files, the trash's too
         self._clock = itertools.count(1)
         self._last = 0.0
 
@@ -136,21 +137,24 @@ class Items:
                 return False
             item, seen = above, seen + 1
 
-    def used(self, owner: str) -> tuple[int, int]:
-        """Bytes that an account's own files take, and those of them in the trash."""
-        total = trash = 0
-        for item in self.by_id.values():
-            if item.owner == owner and item.blob and not item.drive:
-                total += item.blob.size
-                if self.in_trash(item):
-                    trash += item.blob.size
-        return total, trash
+    def used_by_trash(self, owner: str) -> int:
+        """Bytes that an account's own files take in the trash."""
+        mine = (item for item in self.by_id.values() if item.owner == owner and not item.drive)
+        return sum(item.size for item in mine if item.blob and self.in_trash(item))
 
-    def at(self, item: Item, moment: float) -> Item | None:
-        """The item as it was at ``moment``, None when it was not there yet."""
-        if item.changed <= moment:
-            return item
-        return next((old for _, old in reversed(item.past) if old.changed <= moment), None)
+    def _account_for(self, item: Item, size: int) -> None:
+        if not item.drive:
+            self.usage[item.owner] = self.usage.get(item.owner, 0) + size
+
+    def as_of(self, moment: float) -> list[Item]:
+        """Everything as it was at ``moment``: what came later is missing, what was deleted later is there."""
+        found = []
+        for item in [*self.by_id.values(), *self.gone.values()]:
+            if item.changed > moment:
+                found += [old for old in reversed(item.past) if old.changed <= moment][:1]
+            elif item.id in self.by_id:
+                found.append(item)
+        return found
 
     # -- changing
 
@@ -162,6 +166,7 @@ class Items:
         if item.blob and not item.revision:
             item.revision = "0B" + secrets.token_urlsafe(30)
         self.by_id[item.id] = item
+        self._account_for(item, item.size)
         self.ids.pop(item.id, None)
         for parent in item.parents:
             self.children.setdefault(parent, {})[item.id] = item
@@ -173,12 +178,13 @@ class Items:
         before = copy.copy(item)
         before.past = []
         before.properties, before.parents = dict(item.properties), list(item.parents)
-        item.past = [*item.past[-_PAST:], (item.changed, before)]
+        item.past = [*item.past[-_PAST:], before]
         item.changed = self.now()
         item.version += 1
         if modified is not None:
             item.modified = modified
         if content is not None:
+            self._account_for(item, content.size - item.size)
             item.blob, item.revision = content, "0B" + secrets.token_urlsafe(30)
         self._note(item)
 
@@ -192,11 +198,15 @@ class Items:
             if parent not in item.parents:
                 item.parents.append(parent)
                 self.children.setdefault(parent, {})[item.id] = item
+                self._account_for(item, -item.size)
+                item.drive = self.by_id[parent].drive
+                self._account_for(item, item.size)
 
     def delete(self, item: Item) -> None:
         """Delete for good, with everything below."""
         for child in [*self.below(item), item]:
             self.by_id.pop(child.id, None)
+            self._account_for(child, -child.size)
             for parent in child.parents:
                 self.children.get(parent, {}).pop(child.id, None)
             self.children.pop(child.id, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import ssl
 import sys
@@ -51,16 +52,23 @@ class Listener:
         return self._contexts[folder]
 
 
-async def _main(port: int, folder: Path) -> None:
+async def _main(port: int, folder: Path, until_eof: bool) -> None:
     app = App(State(folder))
     listener = Listener(app)
     bound = await listener.start(port=port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if until_eof:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _watch, stop)
     print(json.dumps({"url": f"http://127.0.0.1:{bound}", "port": bound, "folder": str(folder)}), flush=True)
     await stop.wait()
     await listener.stop()
+
+
+def _watch(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1):
+        stop.set()
 
 
 def main() -> int:
@@ -68,13 +76,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.drive_server", description="Google Drive v3 on loopback, for tests.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--folder", type=Path, help="where files lie; a temporary folder without it")
+    parser.add_argument("--until-eof", action="store_true", help="stop at the end of stdin: when the starter is gone")
     given = parser.parse_args()
     if given.folder is not None:
         given.folder.mkdir(parents=True, exist_ok=True)
-        asyncio.run(_main(given.port, given.folder))
+        asyncio.run(_main(given.port, given.folder, given.until_eof))
         return 0
     with tempfile.TemporaryDirectory(prefix="drive-server-") as folder:
-        asyncio.run(_main(given.port, Path(folder)))
+        asyncio.run(_main(given.port, Path(folder), given.until_eof))
     return 0
 
 

@@ -38,6 +38,8 @@ class Trouble:
     lose_reply: bool = False
     forget_session: bool = False
     stale: float = 0.0
+    incomplete: bool = False
+    page_at_most: int | None = None
     reset: bool = False
     names: list[str] = field(default_factory=list)
 

@@ -162,13 +162,13 @@ async def consent(state: State, request: Request) -> Answer:
     hinted = state.accounts.by_email.get(query.get("login_hint", ""))
     if not accounts:
         return _page(400, "There is no account to sign in with.")
-    scopes = frozenset(query["scope"].split())
+    scopes = frozenset(query["scope"].split()) - state.withheld
     code = "4/0A" + secrets.token_urlsafe(48)
     state.codes[code] = Code(
         hinted or accounts[-1], client.id, scopes, redirect, query.get("code_challenge", ""),
         query.get("code_challenge_method", "plain"), query.get("access_type") == "offline",
     )  # fmt: skip
-    return _redirect(redirect, back | {"code": code, "scope": query["scope"]})
+    return _redirect(redirect, back | {"code": code, "scope": " ".join(sorted(scopes))})
 
 
 def _redirect(address: str, query: dict[str, str]) -> Answer:

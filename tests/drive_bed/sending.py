@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -28,7 +29,11 @@ async def send_body(
     plain = trouble.drop_response_at is None and trouble.corrupt_at is None and not trouble.rate
     if answer.file is not None and plain and not isinstance(transport.get_extra_info("ssl_object"), ssl.SSLObject):
         with answer.file.open("rb") as file:
-            return await asyncio.get_running_loop().sendfile(transport, file, answer.offset, length, fallback=True)
+            try:
+                return await asyncio.get_running_loop().sendfile(transport, file, answer.offset, length)
+            except OSError as error:
+                reached = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+                raise Broken("the client went away inside an answer", sent=max(0, reached - answer.offset)) from error
     return await _in_pieces(transport, room, request, answer, length, pace)
 
 

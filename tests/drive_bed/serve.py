@@ -150,6 +150,19 @@ class DriveServer:
         """How often a rule has struck."""
         return int(self.call("hits").get(str(rule), 0))
 
+    def wait(self, **until: Any) -> None:
+        """Wait for what a client does: ``rule=N`` has struck, ``uploaded=N`` bytes are stored by upload sessions, or
+        ``finished=N`` requests ``of="METHOD path?query"`` (a regular expression) are over.
+
+        Raises TimeoutError after ``timeout`` seconds, 10 by default.
+        """
+        line = http.client.HTTPConnection(urllib.parse.urlsplit(self.url).netloc, timeout=600)
+        with contextlib.closing(line):
+            line.request("POST", "/testbed/wait", json.dumps(until), {"Content-Type": "application/json"})
+            told = json.loads(line.getresponse().read())
+        if not told.get("waited"):
+            raise TimeoutError(f"the Drive server did not see {until}: {told}")
+
     # -- looking
 
     @property
@@ -247,7 +260,10 @@ def start(folder: Path, *, port: int = 0, prefix: Sequence[str] = ()) -> tuple[s
     """Start a server in a process of its own; returns once it listens. Raises RuntimeError when it does not."""
     command = [*prefix, sys.executable, "-m", "tests.drive_server", "--port", str(port), "--folder", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT, env=environment)
+    pipe = subprocess.PIPE  # of stdin as well: its end, when this process is gone however it went, ends the server
+    process = subprocess.Popen(
+        [*command, "--until-eof"], stdin=pipe, stdout=pipe, text=True, cwd=CHECKOUT, env=environment
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

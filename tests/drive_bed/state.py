@@ -22,7 +22,10 @@ UNITS = {"get": 5, "list": 100, "edit": 50, "download": 200}
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """One request as it went: ``bytes_in`` and ``bytes_out`` of bodies, ``units`` of quota, ``faults`` that struck."""
+    """One request as it went: ``bytes_in`` and ``bytes_out`` of bodies, ``units`` of quota, ``faults`` that struck.
+
+    ``status`` is 0 when the connection broke before there was an answer.
+    """
 
     n: int
     at: float
@@ -51,6 +54,7 @@ class State:
         self.sessions: dict[str, Any] = {}  # upload sessions, see uploads.py
         self.codes: dict[str, Any] = {}  # OAuth's codes, see oauth.py
         self.deny: set[str] = set()  # OAuth clients whose next consent is denied
+        self.withheld: set[str] = set()  # scopes whose box a person leaves unticked on the consent page
         self.device_interval = 5.0  # seconds between a device's questions
         self._spent: dict[str, deque[tuple[float, int]]] = {}
 
@@ -139,8 +143,9 @@ class State:
         """Raise ApiError 403 when ``size`` more bytes don't fit, ``instead`` of those there."""
         if drive or account.limit is None:
             return
-        if self.items.used(account.email)[0] - instead + size > account.limit and size:
-            raise ApiError(403, "storageQuotaExceeded")
+        if self.items.usage.get(account.email, 0) - instead + size > account.limit and size:
+            message = "Service Accounts do not have storage quota. Leverage shared drives instead."
+            raise ApiError(403, "storageQuotaExceeded", message if account.service else "")
 
 
 def flag(request: Request, *names: str) -> bool:

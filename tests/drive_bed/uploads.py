@@ -13,9 +13,9 @@ from email.parser import BytesHeaderParser
 from typing import Any
 
 from tests.drive_bed import editing, files
-from tests.drive_bed.blobs import Blob
 from tests.drive_bed.errors import ApiError
 from tests.drive_bed.growing import STEP, Growing
+from tests.drive_bed.items import Item
 from tests.drive_bed.messages import Answer, Line, Request, parse_object
 from tests.drive_bed.resources import View, file_mask, sums_in
 from tests.drive_bed.state import State, all_drives
@@ -24,18 +24,33 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 
 
 @dataclass(slots=True)
-class Session:
-    """A resumable upload: ``target`` is the id of the file that gets new content, "" for a new file."""
+class Job:
+    """What an upload is to become: ``target`` is the id of the file that gets new content, "" for a new file.
+
+    ``first`` is the request that has the parameters, ``body`` the metadata.
+    """
 
     first: Request
     view: View
-    body: dict[str, Any]
     target: str
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Session:
+    """A resumable upload. ``finished`` is the id of what it has become, ``line`` that of the latest request."""
+
+    job: Job
     growing: Growing
     total: int | None
     finished: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     line: Line | None = None
+
+    @property
+    def view(self) -> View:
+        """Whose upload it is."""
+        return self.job.view
 
 
 async def upload(state: State, request: Request, target: str = "") -> Answer:
@@ -48,33 +63,40 @@ async def upload(state: State, request: Request, target: str = "") -> Answer:
     view.token.require("write")
     if not target:
         state.creating(account)
+    job = Job(request, view, target)
     match request.query.get("uploadType"):
         case "multipart":
-            return await _multipart(state, view, request, target)
+            return await _multipart(state, job)
         case "media":
-            return await _simple(state, view, request, target)
+            return await _simple(state, job)
         case "resumable":
-            return await _begin(state, view, request, target)
+            return await _begin(state, job)
     raise ApiError(400, "badRequest", "Bad Request: uploadType", location="uploadType")
 
 
-async def _simple(state: State, view: View, request: Request, target: str) -> Answer:
-    _check(state, view, request, target, {})
+async def _simple(state: State, job: Job) -> Answer:
+    _check(state, job)
+    job.body["mimeType"] = job.first.headers.get("content-type", "application/octet-stream")
     growing = Growing(state.blobs.new_path())
-    await growing.take(request.chunks())
-    body = {"mimeType": request.headers.get("content-type", "application/octet-stream")}
-    return await _commit(state, view, request, request, target, body, growing)
+    await growing.take(job.first.chunks())
+    return await _small(state, job, growing)
 
 
-async def _multipart(state: State, view: View, request: Request, target: str) -> Answer:
-    head, data, mime = _parts(await request.read(64 << 20), request.headers.get("content-type", ""))
-    body = parse_object(head)
-    _check(state, view, request, target, body)
-    if not body.get("mimeType") and mime and not target:
-        body["mimeType"] = mime
+async def _multipart(state: State, job: Job) -> Answer:
+    head, data, mime = _parts(await job.first.read(64 << 20), job.first.headers.get("content-type", ""))
+    job.body = parse_object(head)
+    _check(state, job)
+    if mime and not job.target:
+        job.body["mimeType"] = job.body.get("mimeType") or mime
     growing = Growing(state.blobs.new_path())
     growing.add(data)
-    return await _commit(state, view, request, request, target, body, growing)
+    return await _small(state, job, growing)
+
+
+async def _small(state: State, job: Job, growing: Growing) -> Answer:
+    if job.first.trouble.corrupt_stored is not None:
+        growing.spoil(job.first.trouble.corrupt_stored)
+    return await files.answer_file(job.view, await _commit(state, job, growing), job.first)
 
 
 def _parts(body: bytes, kind: str) -> tuple[bytes, bytes, str]:
@@ -97,37 +119,40 @@ def _parts(body: bytes, kind: str) -> tuple[bytes, bytes, str]:
     return parsed[0][1], parsed[1][1], parsed[1][0].get("Content-Type", "")
 
 
-async def _begin(state: State, view: View, request: Request, target: str) -> Answer:
-    body = await request.json()
+async def _begin(state: State, job: Job) -> Answer:
+    request = job.first
+    job.body = await request.json()
     length = request.headers.get("x-upload-content-length")
     total = int(length) if length else None
-    if not body.get("mimeType") and "x-upload-content-type" in request.headers and not target:
-        body["mimeType"] = request.headers["x-upload-content-type"]
-    _check(state, view, request, target, body)
-    _room(state, view, request, target, body, total or 0)
-    mask = file_mask(request.query.get("fields"))
-    growing = Growing(state.blobs.new_path(), frozenset() if state.blobs.knows(total) else sums_in(mask))
+    if "x-upload-content-type" in request.headers and not job.target:
+        job.body["mimeType"] = job.body.get("mimeType") or request.headers["x-upload-content-type"]
+    _check(state, job)
+    _room(state, job, total or 0)
+    sums = sums_in(file_mask(request.query.get("fields")))
+    growing = Growing(state.blobs.new_path(), frozenset() if state.blobs.knows(total) else sums)
     id = "A" + secrets.token_urlsafe(90)
-    state.sessions[id] = Session(request, view, body, target, growing, total)
+    state.sessions[id] = Session(job, growing, total)
     address = f"{request.address}{request.path}?{request.raw_query}&upload_id={id}"
     return Answer(200, {"Location": address, "X-GUploader-UploadID": id, "Content-Type": "text/plain; charset=utf-8"})
 
 
-def _check(state: State, view: View, request: Request, target: str, body: dict[str, Any]) -> None:
+def _check(state: State, job: Job) -> None:
     """Refuse before the bytes come what would be refused after."""
-    if target:
-        editing.editable(state, view, request, target)
-    else:
-        editing.new_item(state, view, body, request)
+    if not job.target:
+        editing.new_item(state, job.view, job.body, job.first)
+    elif editing.editable(state, job.view, job.first, job.target).google:
+        raise ApiError(400, "badRequest", "Bad Request")
 
 
-def _room(state: State, view: View, request: Request, target: str, body: dict[str, Any], size: int) -> None:
-    if target:
-        item = editing.editable(state, view, request, target)
-        state.room(view.token.grant.account, item.drive, size, instead=item.size)
+def _room(state: State, job: Job, size: int) -> None:
+    """Raise ApiError 403 when ``size`` bytes don't fit."""
+    account = job.view.token.grant.account
+    if job.target:
+        item = editing.editable(state, job.view, job.first, job.target)
+        state.room(account, item.drive, size, instead=item.size)
         return
-    parent = state.parent(view, (body.get("parents") or ["root"])[0], all_drives(request))
-    state.room(view.token.grant.account, parent.drive, size)
+    parent = state.parent(job.view, (job.body.get("parents") or ["root"])[0], all_drives(job.first))
+    state.room(account, parent.drive, size)
 
 
 async def resume(state: State, request: Request) -> Answer:
@@ -168,9 +193,8 @@ async def _continue(state: State, session: Session, request: Request) -> Answer:
             return Answer(503, {"Content-Type": "text/plain; charset=utf-8"}, text.encode())  # sic: 503
         await _take(session, request, first)
     if session.total is not None and session.growing.size == session.total and request.trouble.commit_at_most is None:
-        return await _commit(
-            state, session.view, session.first, request, session.target, session.body, session.growing, session
-        )
+        session.finished = (await _commit(state, session.job, session.growing)).id
+        return await _again(state, session)
     headers = {"X-GUploader-UploadID": request.query["upload_id"]}
     if session.growing.size:
         headers["Range"] = f"bytes=0-{session.growing.size - 1}"
@@ -183,11 +207,9 @@ def _position(session: Session, request: Request) -> tuple[int | None, int | Non
     """Where the request's bytes begin (None: it brings none) and the total, if it says so."""
     text = request.headers.get("content-range")
     if text is None:
-        return (
-            (0, request.length if "content-length" in request.headers else None)
-            if request.has_body
-            else ((0, 0) if session.total == 0 else (None, None))
-        )
+        if request.has_body:
+            return 0, request.length if "content-length" in request.headers else None
+        return (0, 0) if session.total == 0 else (None, None)
     match = _CONTENT_RANGE.match(text)
     if match is None:
         raise ApiError(400, "badRequest", "Failed to parse Content-Range header.")
@@ -216,40 +238,19 @@ async def _take(session: Session, request: Request, first: int) -> None:
             growing.cut(session.total)
 
 
-async def _commit(
-    state: State,
-    view: View,
-    first: Request,
-    last: Request,
-    target: str,
-    body: dict[str, Any],
-    growing: Growing,
-    session: Session | None = None,
-) -> Answer:
-    """Make the uploaded bytes a file's content. ``first`` is the request with the parameters, ``last`` the bytes'."""
-    if session is None and last.trouble.corrupt_stored is not None:
-        growing.spoil(last.trouble.corrupt_stored)
-    _room(state, view, first, target, body, growing.size)
+async def _commit(state: State, job: Job, growing: Growing) -> Item:
+    """Make the uploaded bytes a file's content."""
+    _room(state, job, growing.size)
     blob = await growing.blob()
     await state.blobs.recognise(blob)
-    if target:
-        item = _replace(state, view, first, target, body, blob)
-    else:
-        item = editing.new_item(state, view, body, first)
+    if not job.target:
+        item = editing.new_item(state, job.view, job.body, job.first)
         item.blob = blob
-        state.items.add(item)
-    if session is not None:
-        session.finished = item.id
-    return await files.answer_file(view, item, first)
-
-
-def _replace(state: State, view: View, first: Request, target: str, body: dict[str, Any], blob: Blob) -> Any:
-    item = editing.editable(state, view, first, target)
-    if item.google:
-        raise ApiError(400, "badRequest", "Bad Request")
-    editing.change(state, view, first, item, body)
+        return state.items.add(item)
+    item = editing.editable(state, job.view, job.first, job.target)
+    editing.change(state, job.view, job.first, item, job.body)
     state.items.touch(item, content=blob)
-    if "modifiedTime" not in body:
+    if "modifiedTime" not in job.body:
         item.modified = item.changed
     return item
 
@@ -259,4 +260,4 @@ async def _again(state: State, session: Session) -> Answer:
     item = state.items.by_id.get(session.finished)
     if item is None:
         return Answer(404, {"Content-Type": "text/html; charset=UTF-8"}, b"Not Found")
-    return await files.answer_file(session.view, item, session.first)
+    return await files.answer_file(session.view, item, session.job.first)
