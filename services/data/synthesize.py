@@ -114,10 +114,11 @@ async def synthesize(ctx: Context, params: SynthesizeParams) -> Synthesis | Plan
     require_models()
     subject = msgspec.structs.replace(await resolve(ctx, params.model), prompt="", labels=())
     ctx.workspace.ensure_state()
-    journal = await asyncio.to_thread(_open, ctx, place, task, subject, params)
-    asked = await asyncio.to_thread(written.read_journal, journal)
-    ended = await _write(ctx, params, task, subject, journal, asked)
-    return await asyncio.to_thread(_result, ctx, params, task, name, subject, asked, ended)
+    with written.alone(place):
+        journal = await asyncio.to_thread(_open, ctx, place, task, subject, params)
+        asked = await asyncio.to_thread(written.read_journal, journal)
+        ended = await _write(ctx, params, task, subject, journal, asked)
+        return await asyncio.to_thread(_result, ctx, params, task, name, subject, asked, ended)
 
 
 def _task(ctx: Context, params: SynthesizeParams) -> _Task:

@@ -5,8 +5,10 @@ The journal has a line for each request, with the rows it gave; a torn last line
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import msgspec
 
 from services.data import near
 from services.data.types import Row
-from services.errors import HybridError
+from services.errors import HybridError, Refused
 
 _SHORTEST, _LONGEST = 8, 600  # letters of a usable text
 
@@ -78,6 +80,20 @@ class Sieve:
         if self._rows.find(tokens) is not None:
             return "repeats a row"
         return Row(text, answer)
+
+
+@contextlib.contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Nobody else writes rows in ``place`` meanwhile; a lock that ends with its process. Raises Refused when held."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(place.name + ".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"Another call is writing rows for '{place.name}' now.", hint="Wait for it, or take another name=."
+            ) from None
+        yield
 
 
 def read_journal(path: Path) -> list[Asked]:

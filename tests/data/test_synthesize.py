@@ -14,8 +14,8 @@ from services.context import Context, NeedsYes, Plan
 from services.data import prompts, store
 from services.data.synthesize import SynthesizeParams, synthesize
 from services.data.types import Row
-from services.data.written import Sieve
-from services.errors import BadInput
+from services.data.written import Sieve, alone
+from services.errors import BadInput, Refused
 
 WORKER = """
 import json, sys
@@ -123,6 +123,13 @@ async def test_cancelled_it_keeps_its_rows_and_the_next_call_goes_on(ctx, model,
     result = await synthesize(ctx, params)
     numbers = [json.loads(line)["number"] for line in journal.read_bytes().splitlines()]
     assert numbers == list(range(result.lines)) and result.rows == 15
+
+
+async def test_two_calls_under_one_name_do_not_mix(ctx, model, worker):
+    worker("good")
+    with alone(ctx.workspace.state / "synthesis/banking-written"), pytest.raises(Refused, match="Another call"):
+        await synthesize(ctx, SynthesizeParams(rows=12, model=model))
+    assert (await synthesize(ctx, SynthesizeParams(rows=12, model=model))).rows == 12
 
 
 async def test_other_settings_under_the_name_need_a_yes(ctx, model, worker):
