@@ -303,19 +303,46 @@ _TABLE = (
     Action(
         "data.generate",
         "services.data.actions:generate",
-        "Generate a seeded banking-intents dataset from templates.",
+        "Generate a seeded dataset from templates: five domains, by intent, tone or emotion.",
         writes=True,
         asks=True,
     ),
     Action(
         "data.prepare",
         "services.data.actions:prepare",
-        "Check, split and store a CSV or JSONL file as a dataset.",
+        "Check, split and store a CSV, JSON or Parquet file as a dataset.",
         writes=True,
         asks=True,
     ),
+    Action(
+        "data.synthesize",
+        "services.data.synthesize:synthesize",
+        "Let a local model write rows after examples; unusable ones are dropped and counted.",
+        writes=True,
+        asks=True,
+        outlives="What was written is kept; the same call goes on from there.",
+    ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
+    Action(
+        "data.check",
+        "services.data.check:check",
+        "Before training: duplicates, leaks, balance, personal data, tokens a pass costs, rows as the model sees them.",
+    ),
+    Action(
+        "data.push",
+        "services.data.versions:push",
+        "Put a dataset into the store under its content's hash, once.",
+        writes=True,
+    ),
+    Action(
+        "data.pull",
+        "services.data.versions:pull",
+        "Fetch a dataset from the store: NAME, or NAME@HASH.",
+        writes=True,
+        asks=True,
+    ),
+    Action("data.versions", "services.data.versions:versions", "Versions of datasets in the store."),
     Action(
         "data.baseline", "services.data.baseline:baseline", "What counting words alone achieves: the figure to beat."
     ),
