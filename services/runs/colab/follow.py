@@ -209,10 +209,11 @@ class Follower:
         """Whether the budget in units is used up, as the account counts: its rate may have changed."""
         return self.meter.rate is not None and self.units_before + self.meter.now() >= self.spec.max_cost
 
-    async def tell_cost(self) -> None:
-        """Ask the account and emit a cost event."""
+    async def tell_cost(self, *, ask: bool = True) -> None:
+        """Emit a cost event, after asking the account."""
         self.cost_at = time.monotonic()
-        await self.meter.ask(self.cli)
+        if ask:
+            await self.meter.ask(self.cli)
         told = self.meter.told(self.remote.name)
         self.emit.cost(told.pop("seconds"), **told)
 
