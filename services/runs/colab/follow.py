@@ -43,7 +43,7 @@ class Follower:
     ) -> None:  # fmt: skip
         self.run_dir, self.spec, self.cli, self.emit, self.remote, self.meter = run_dir, spec, cli, emit, remote, meter
         self.there = cell.folder(spec.id).lstrip("/")
-        self.feed = Feed(emit, remote.number, passed_on(run_dir, remote.number))
+        self.feed = Feed(emit, remote.number, *passed_on(run_dir, remote.number))
         self.units_before = spent_elsewhere(run_dir, remote.name)[1]
         self.poll_s = float(spec.options.get("poll_s", _POLL_S))
         self.beat_s = float(spec.options.get("beat_s", 10.0))
@@ -279,9 +279,9 @@ class Follower:
             shutil.rmtree(old, ignore_errors=True)
 
     def _say_link(self, link: str) -> None:
-        if link != self.feed.link and self.started:
+        if link != self.feed.link:
             self.feed.link = link
-            note = "its stream is silent, it is asked now and then" if link else ""
+            note = "the machine is asked now and then" if link else ""
             self.emit.phase("stopping" if self.cancelled else self.feed.phase, note, link=link)
 
 

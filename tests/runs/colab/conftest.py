@@ -19,7 +19,7 @@ from tests.runs.colab.bed import Bed, running
 from tests.runs.conftest import CHECKOUT, TRAINER, processes_of
 
 # Heartbeats, polls and patience in fractions of a second, so that what takes minutes there is seen within seconds.
-QUICK = {"beat_s": 0.5, "poll_s": 0.3, "grace_s": 10.0, "idle_s": 60.0, "busy_s": 0.1}
+QUICK = {"beat_s": 0.5, "poll_s": 2.0, "grace_s": 10.0, "idle_s": 60.0, "busy_s": 0.1}
 
 
 @pytest.fixture

@@ -76,11 +76,11 @@ def test_costs_checkpoints_and_the_end_are_the_agents_own_to_tell() -> None:
 def test_what_was_passed_on_is_found_in_the_runs_own_events(tmp_path: Path) -> None:
     lines = [
         {**event(1), "data": {"origin": "1:9"}},
-        {**event(2), "data": {"origin": "2:4"}},
+        {**event(2, "phase"), "data": {"origin": "2:4", "phase": "running"}},
         {**event(3), "data": {"origin": "2:x"}},
         {**event(4), "data": {}},
     ]
     (tmp_path / "events-000001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert passed_on(tmp_path, 1) == 9
-    assert passed_on(tmp_path, 2) == 4
-    assert passed_on(tmp_path, 3) == 0
+    assert passed_on(tmp_path, 1) == (9, "preparing")
+    assert passed_on(tmp_path, 2) == (4, "running")
+    assert passed_on(tmp_path, 3) == (0, "preparing")

@@ -24,6 +24,7 @@ from services.settings import Colab
 from services.workspace import Workspace
 from tests.conftest import CHECKOUT
 from tests.runs.colab.bed import Bed
+from tests.runs.conftest import until
 
 
 @pytest.fixture
@@ -157,8 +158,7 @@ async def test_a_cancelled_wait_for_a_busy_colab_ends_at_once(bed: Bed, maker: C
     one.spec.options["busy_s"] = 60.0
     bed.set(assign_errors=[503] * 99)
     asking = asyncio.ensure_future(one.get(1))
-    while sum("POST /tun/m/assign" in request for request in bed.requests()) < 4:
-        await asyncio.sleep(0.1)
+    await asyncio.to_thread(until, lambda: sum("POST /tun/m/assign" in r for r in bed.requests()) >= 4, 60)
     (one.run_dir / "control" / "cancel").touch()
     started = time.monotonic()
     with pytest.raises(Exception) as error:
