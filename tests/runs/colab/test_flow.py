@@ -17,7 +17,7 @@ from tests.runs.colab.bed import Bed
 from tests.runs.colab.conftest import agent_of
 from tests.runs.conftest import supervisor_of, until
 
-PATIENCE = 150.0  # each call of the command line takes seconds, more where others compute too
+PATIENCE = 240.0  # each call of the command line takes seconds, more where others compute too
 
 
 def history(run_dir: Path) -> list[Event]:

@@ -21,7 +21,7 @@ from tests.runs.conftest import until
 from tests.runtime import support, tiny_model
 
 pytestmark = pytest.mark.models
-STEPS = 1500
+STEPS = 2400
 
 
 def test_training_survives_the_machine_being_taken_away(
