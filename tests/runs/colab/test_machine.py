@@ -12,12 +12,14 @@ import pytest
 from services import settings as all_settings
 from services.context import Context, NeedsYes
 from services.errors import BadInput, HybridError
+from services.runs import spec as specs
 from services.runs.colab import actions
+from services.runs.colab.agent import Agent, Vanished
 from services.runs.colab.cli import Busy, Cli, Denied, SignIn, TooMany, find
 from services.runs.colab.machine import PACKAGES, Maker
 from services.runs.colab.target import TARGET
 from services.runs.emit import Emitter
-from services.runs.remote import read_remote
+from services.runs.remote import Remote, read_remote, write_remote
 from services.runs.train import StartParams
 from services.runs.types import RunSpec
 from services.settings import Colab
@@ -51,6 +53,7 @@ async def test_a_refused_accelerator_costs_nothing_and_a_fallback_is_taken_only_
     assert remote is not None
     assert not remote.live
     bed.set(assign_errors=[503, 503])  # Colab's own program asks again
+    bed.set(token_life=60)  # so short that the program renews it at every command
     second = maker("H100", fallbacks=("T4",))
     remote = await second.get(1)
     assert remote.live
@@ -166,3 +169,19 @@ async def test_a_cancelled_wait_for_a_busy_colab_ends_at_once(bed: Bed, maker: C
     assert type(error.value).__name__ == "Cancelled"
     assert time.monotonic() - started < 20
     assert not isinstance(error.value, HybridError)
+
+
+async def test_following_again_gets_no_new_machine_when_the_old_one_is_gone(
+    bed: Bed, maker: Callable[..., Maker]
+) -> None:
+    one = maker()
+    specs.write(one.run_dir, one.spec)
+    write_remote(one.run_dir, Remote("colab", f"hybrid-{one.spec.id}-1", True, machine="T4, t4-s-gone"))
+    (one.run_dir / "control" / "follow").touch()
+    with pytest.raises(Vanished, match="T4, t4-s-gone is gone") as error:
+        await Agent(one.run_dir, Emitter(one.run_dir)).run()
+    assert "train.resume" in error.value.hint
+    remote = read_remote(one.run_dir)
+    assert remote is not None
+    assert not remote.live
+    assert not any("assign?" in request for request in bed.requests())
