@@ -21,12 +21,26 @@ Phase = Literal[
 ]  # fmt: skip
 FINISHED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "lost", "over-budget"})
 Link = Literal["live", "polling", "none"]
-Dtype = Literal["auto", "bf16", "fp32"]
+Dtype = Literal["auto", "bf16", "fp16", "fp32"]
+Method = Literal["lora", "rslora", "dora", "qlora", "full"]
+Head = Literal["generate", "classify"]
+Device = Literal["auto", "cuda", "cpu", "mps"]
+Choice = Literal["auto", "on", "off"]
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A LoRA run's settings. Lengths and batches are in tokens, times in seconds."""
+    """A training run's settings. Lengths and batches are in tokens, times in seconds."""
 
+    method: Annotated[
+        Method,
+        Meta(
+            description="What is trained: lora, rslora (scale alpha / root of r), dora, qlora (4-bit base, CUDA only), "
+            "or full (all weights)."
+        ),
+    ] = "lora"
+    task: Annotated[
+        Head, Meta(description="generate: the answer is written; classify: a new head names the label at once.")
+    ] = "generate"
     r: Annotated[int, Meta(ge=1, le=512, description="Rank of the adapter.")] = 8
     alpha: Annotated[float, Meta(gt=0, description="Scale of the adapter: alpha / r.")] = 16.0
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Dropout before the adapter.")] = 0.0
@@ -42,15 +56,50 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_seconds: Annotated[
         float, Meta(ge=0, description="Fit the number of steps to this time, by a measured probe; 0 = no limit.")
     ] = 0.0
-    batch_rows: Annotated[int, Meta(ge=1, description="Most rows in a step.")] = 16
-    batch_tokens: Annotated[int, Meta(ge=16, description="Most real tokens in a step.")] = 2048
+    batch_rows: Annotated[
+        int,
+        Meta(ge=0, description="Most rows in a step; 0 = 16, for an encoder 64, on a GPU any number."),
+    ] = 0
+    batch_tokens: Annotated[int, Meta(ge=0, description="Most real tokens in a step; 0 = 2,048, on a GPU 16,384.")] = (
+        2048
+    )
+    micro_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Most tokens computed at once; a step's gradient is summed over such parts. "
+            "0 = as many as the memory takes, measured.",
+        ),
+    ] = 0
+    checkpointing: Annotated[
+        Choice,
+        Meta(description="Compute layers again in the backward pass to save memory; auto: only if it's needed."),
+    ] = "auto"
+    compile: Annotated[
+        Choice, Meta(description="Compile the fused kernels first; auto: for models and runs that are worth it.")
+    ] = "auto"
     max_length: Annotated[int, Meta(ge=16, description="Longer rows are cut here, from the left of the text.")] = 512
     dtype: Annotated[
-        Dtype, Meta(description="Precision of the model: bf16, fp32, or auto by what it is stored in.")
+        Dtype, Meta(description="Precision of the model: bf16, fp16, fp32, or auto: what the device is fast in.")
     ] = "auto"
+    device: Annotated[Device, Meta(description="Where to compute: cuda, mps, cpu, or auto.")] = "auto"
+    processes: Annotated[
+        int, Meta(ge=0, le=64, description="Processes that share each step; 0 = one for every GPU, else one.")
+    ] = 0
     seed: Annotated[int, Meta(ge=0, description="Seed of the adapter's start, the order of rows and dropout.")] = 0
     checkpoint_seconds: Annotated[float, Meta(ge=1, description="A checkpoint at least this often.")] = 60.0
-    keep_checkpoints: Annotated[int, Meta(ge=1, description="How many of the last checkpoints stay.")] = 2
+    keep_checkpoints: Annotated[
+        int, Meta(ge=1, description="How many of the last checkpoints stay, beside the best.")
+    ] = 2
+    eval_steps: Annotated[int, Meta(ge=0, description="Validate every so many steps; 0 = not during the run.")] = 0
+    val_rows: Annotated[int, Meta(ge=0, description="Validation rows to look at each time; 0 = all.")] = 256
+    patience: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Stop after so many validations without a lower loss, and take the best one; 0 = never.",
+        ),
+    ] = 0
     eval_rows: Annotated[int, Meta(ge=0, description="Test rows to evaluate at the end; 0 = all.")] = 0
 
 
