@@ -217,6 +217,13 @@ _TABLE = (
         "drive.status", "services.drive.auth.actions:status", "Who is signed in to Google Drive, scope, quota, root."
     ),
     Action(
+        "drive.init",
+        "services.drive.google_init:init",
+        "The store's folder on Google Drive: found, adopted or made, with its layout; hybrid.toml gets its id.",
+        writes=True,
+        asks=True,
+    ),
+    Action(
         "registry.add",
         "services.registry.actions:add",
         "Add a folder (or a run's result) as the next version of a model.",
@@ -247,12 +254,26 @@ _TABLE = (
     Action(
         "data.prepare",
         "services.data.actions:prepare",
-        "Check, split and store a CSV or JSONL file as a dataset.",
+        "Check, split and store a CSV, JSON or Parquet file as a dataset.",
         writes=True,
         asks=True,
     ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
+    Action(
+        "data.push",
+        "services.data.versions:push",
+        "Put a dataset into the store under its content's hash, once.",
+        writes=True,
+    ),
+    Action(
+        "data.pull",
+        "services.data.versions:pull",
+        "Fetch a dataset from the store: NAME, or NAME@HASH.",
+        writes=True,
+        asks=True,
+    ),
+    Action("data.versions", "services.data.versions:versions", "Versions of datasets in the store."),
     Action(
         "data.baseline", "services.data.baseline:baseline", "What counting words alone achieves: the figure to beat."
     ),

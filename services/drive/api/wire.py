@@ -11,7 +11,7 @@ from services.drive.api.trouble import Trouble
 from services.drive.api.types import About, Change, DriveFile, SharedDrive
 
 FILE = (
-    "id,name,mimeType,parents,size,md5Checksum,sha256Checksum,modifiedTime,trashed,"
+    "id,name,mimeType,parents,size,md5Checksum,sha256Checksum,modifiedTime,createdTime,trashed,"
     "shortcutDetails(targetId,targetMimeType),properties,driveId,ownedByMe"
 )
 FILES = f"nextPageToken,incompleteSearch,files({FILE})"
@@ -40,6 +40,7 @@ class File(_Wire):
     md5_checksum: str = msgspec.field(name="md5Checksum", default="")
     sha256_checksum: str = msgspec.field(name="sha256Checksum", default="")
     modified_time: datetime | None = None
+    created_time: datetime | None = None
     trashed: bool = False
     shortcut_details: _Shortcut | None = None
     properties: dict[str, str] = {}
@@ -59,6 +60,7 @@ class File(_Wire):
             md5=self.md5_checksum,
             sha256=self.sha256_checksum,
             modified=self.modified_time.timestamp() if self.modified_time else 0.0,
+            created=self.created_time.timestamp() if self.created_time else 0.0,
             trashed=self.trashed,
             target=shortcut.target_id if shortcut else "",
             target_mime=shortcut.target_mime_type if shortcut else "",
