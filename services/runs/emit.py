@@ -61,10 +61,11 @@ class Emitter:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def phase(self, name: str, note: str = "", wants: str = "") -> None:
+    def phase(self, name: str, note: str = "", *, wants: str = "", link: str = "") -> None:
         """The run enters ``name``: "provisioning", "preparing", "running" or "stopping"; any other word is kept as a
-        note. ``wants`` is a link at which a person must agree before it goes on."""
-        self._send("phase", phase=name, note=note, **({"wants": wants} if wants else {}))
+        note. ``wants`` is a link at which a person must agree before it goes on; ``link`` "polling" says that news
+        comes late from now on."""
+        self._send("phase", phase=name, note=note, **{k: v for k, v in (("wants", wants), ("link", link)) if v})
 
     def metric(self, step: int, *, split: str = "train", **values: Any) -> None:
         """Figures at ``step``: loss, lr, grad_norm, tokens_s, tokens, epoch, total_steps, eta_s (s), accuracy, …"""

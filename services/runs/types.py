@@ -148,7 +148,8 @@ class Event(msgspec.Struct, frozen=True):
 
     ``t`` is Unix time in seconds (shown, never ordered by). ``data`` by ``ev``:
 
-    - phase: phase, note, wants (a link at which a person must agree before the run can go on)
+    - phase: phase, note, wants (a link at which a person must agree before the run can go on), link ("polling"
+      when the events come late from now on)
     - metric: step, total_steps, split ("train", "val" or "test"), and any of loss, lr, grad_norm, tokens_s, tokens,
       epoch, eta_s, accuracy, macro_f1, rows, seconds; NaN and infinities are written as null
     - log: level ("info", "warning", "error"), text
