@@ -306,6 +306,31 @@ _TABLE = (
         "Go on from a run's last checkpoint, as a new attempt.",
         writes=True,
     ),
+    Action(
+        "train.consent",
+        "services.runs.actions:consent",
+        "Say that you agreed at the link that a run waits for (Google Drive on its machine).",
+        writes=True,
+    ),
+    Action(
+        "train.reattach",
+        "services.runs.actions:reattach",
+        "Follow again all runs that go on elsewhere while nothing here follows them.",
+        writes=True,
+        outlives="The runs go on, and are followed.",
+    ),
+    Action(
+        "train.sessions",
+        "services.runs.colab.actions:sessions",
+        "Colab's machines of this account, whose they are, and which nobody follows: they bill.",
+    ),
+    Action(
+        "train.release",
+        "services.runs.colab.actions:release",
+        "Give a machine of Colab back, whatever runs on it.",
+        writes=True,
+        asks=True,
+    ),
     Action("train.delete", "services.runs.actions:delete", "Delete a finished run's folder.", writes=True, asks=True),
     Action(
         "inference.generate", "services.inference.actions:generate", "Answer a prompt with base, a run or a version."

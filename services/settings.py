@@ -105,6 +105,34 @@ class Drive(msgspec.Struct, frozen=True):
     )
 
 
+class Colab(msgspec.Struct, frozen=True):
+    """Google Colab as a place to train, through its official command line (pip name google-colab-cli)."""
+
+    cli: Annotated[str, Meta(description="The command; empty: colab in PATH or among the tools of uv and pipx.")] = ""
+    accelerator: Annotated[
+        Literal["none", "T4", "L4", "G4", "A100", "H100"], Meta(description="What a run asks for; none: CPU only.")
+    ] = "T4"
+    fallbacks: Annotated[
+        tuple[str, ...], Meta(description='What is taken instead, in this order, when it is refused: ["T4", "none"].')
+    ] = ()
+    budget_units: Annotated[
+        float, Meta(ge=0, description="Most compute units that a run may use when it names no budget; 0 = no limit.")
+    ] = 0.0
+    idle_minutes: Annotated[
+        float, Meta(gt=0, description="How long a machine whose run has ended waits to be fetched before it goes.")
+    ] = 30.0
+    renew: Annotated[
+        int, Meta(ge=0, le=20, description="How often a run whose machine was taken away gets a new one by itself.")
+    ] = 1
+    packages: Annotated[
+        tuple[str, ...], Meta(description="What is installed there beside Colab's own packages; empty: what it takes.")
+    ] = ()
+    units_per_hour: Annotated[
+        dict[str, float], Meta(description='Used only if the account tells no rate, e.g. {"T4" = 1.2}.')
+    ] = {}
+    rates_dated: Annotated[str, Meta(description="Of which day units_per_hour is, e.g. 2026-11-01.")] = ""
+
+
 class Model(msgspec.Struct, frozen=True):
     """The model that training and inference start from."""
 
@@ -169,6 +197,7 @@ class Settings(msgspec.Struct, frozen=True):
     model: Model = Model()
     costs: Costs = Costs()
     inference: Inference = Inference()
+    colab: Colab = Colab()
     panel: Panel = Panel()
     kinds: dict[str, OwnKind] = {}
 

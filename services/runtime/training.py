@@ -349,7 +349,7 @@ def take_step(
         )
     if watch.diverging(loss):
         raise HybridError(
-            f"The loss has been far above its start ({watch.smooth:.3g} against {watch.start:.3g}) for a while at step "
+            f"The loss has been far above its best ({watch.smooth:.3g} against {watch.lowest:.3g}) for a while at step "
             f"{progress.step + 1} (learning rate {lr:.2g}): the training diverges.",
             hint="Start again with a lower lr, or resume from an earlier checkpoint.",
         )

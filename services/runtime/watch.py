@@ -6,13 +6,13 @@ import msgspec
 
 SMOOTH = 0.9
 PATIENCE = 20  # steps in a row that must be bad before a run is called diverging
-FACTOR, MARGIN = 1.5, 0.5  # bad: the smoothed loss is above the start's · FACTOR + MARGIN
+FACTOR, MARGIN = 2.0, 0.5  # bad: the smoothed loss is above its lowest · FACTOR + MARGIN
 
 
 class Watch(msgspec.Struct):
     """Part of every checkpoint, so that a resumed run decides as an uninterrupted one."""
 
-    start: float | None = None
+    lowest: float | None = None
     smooth: float = 0.0
     bad: int = 0
     best: float | None = None
@@ -22,11 +22,12 @@ class Watch(msgspec.Struct):
     good: int = 0  # steps since the scale was changed
 
     def diverging(self, loss: float) -> bool:
-        """Take in a step's loss; whether it has been far above where it began for long."""
-        if self.start is None:
-            self.start = self.smooth = loss
+        """Take in a step's loss; whether it has been far above its best for long."""
+        if self.lowest is None:
+            self.lowest = self.smooth = loss
         self.smooth = SMOOTH * self.smooth + (1 - SMOOTH) * loss
-        self.bad = self.bad + 1 if self.smooth > self.start * FACTOR + MARGIN else 0
+        self.lowest = min(self.lowest, self.smooth)
+        self.bad = self.bad + 1 if self.smooth > self.lowest * FACTOR + MARGIN else 0
         return self.bad >= PATIENCE
 
     def validated(self, loss: float, step: int) -> bool:
