@@ -1,7 +1,8 @@
 """How soon the panel answers keys while it reads a long run's history for the first time, and how long that takes.
 
 ``python -m benchmarks.run_history [--events 300000]``: a finished run with that many events is written, the panel is
-opened on it on a pseudo-terminal of 120x40, and keys are pressed until all of it is there: tab, then m for another figure.
+opened on it on a pseudo-terminal of 120x40, and keys are pressed until all of it is there: tab,
+then m for another figure.
 """
 
 from __future__ import annotations

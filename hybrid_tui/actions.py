@@ -301,6 +301,12 @@ _TABLE = (
     ),
     Action("train.cancel", "services.runs.actions:cancel", "Stop a run after a checkpoint.", writes=True),
     Action(
+        "train.checkpoint",
+        "services.runs.actions:checkpoint",
+        "Ask a run to write a checkpoint now and go on.",
+        writes=True,
+    ),
+    Action(
         "train.resume",
         "services.runs.actions:resume",
         "Go on from a run's last checkpoint, as a new attempt.",

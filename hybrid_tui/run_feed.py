@@ -13,6 +13,7 @@ from services.errors import HybridError
 from services.runs.events import Follower
 from services.runs.types import Event, RunView
 from services.runs.view import read
+from widgets.run_facts import Device
 from widgets.series import Series
 
 _CURVE_POINTS = 20_000
@@ -43,17 +44,6 @@ _TOLD = {
     "train": {"loss": "loss", "lr": "lr", "tokens_s": "tokens_s", "grad_norm": "grad_norm"},
     "val": {"loss": "val_loss", "accuracy": "val_accuracy", "macro_f1": "val_macro_f1"},
 }  # split → figure → curve
-
-
-@dataclass(frozen=True)
-class Device:
-    """What the last heartbeat told of the machine: bytes free on its disk; its GPUs' mean load (0 to 1) and memory."""
-
-    disk_free_bytes: int | None = None
-    gpus: int = 0
-    gpu_load: float | None = None
-    gpu_used_bytes: float | None = None
-    gpu_total_bytes: float | None = None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import cast
 
 Point = tuple[float, float]
 
@@ -59,7 +60,7 @@ class Series:
     def extend(self, xs: Sequence[float], ys: Sequence[float | None]) -> None:
         """Add many points, as ``append`` would one by one, but far faster where they simply go on."""
         try:
-            more_x, more_y = array("d", xs), array("d", ys)  # type: ignore[arg-type]
+            more_x, more_y = array("d", xs), array("d", cast(Sequence[float], ys))
         except TypeError:  # a gap among them
             plain = False
         else:

@@ -1,4 +1,4 @@
-"""Actions on runs: start, list, show, watch, cancel, resume, delete."""
+"""Actions on runs: start, list, show, watch, cancel, checkpoint, resume, delete."""
 
 from __future__ import annotations
 
@@ -92,6 +92,16 @@ async def cancel(ctx: Context, params: WaitParams) -> RunView | Plan:
         return Plan("train.cancel", f"ask run {run_dir.name} to write a checkpoint and stop")
     await asyncio.to_thread(local.cancel, run_dir)
     return await _follow(ctx, run_dir.name) if params.wait else await asyncio.to_thread(view.read, run_dir)
+
+
+async def checkpoint(ctx: Context, params: RunParams) -> RunView | Plan:
+    """Ask a run to write a checkpoint now and go on. Raises Refused if it has ended."""
+    ctx.will_write("train.checkpoint")
+    run_dir = await asyncio.to_thread(spec.find_run, ctx.workspace, params.run)
+    if ctx.dry_run:
+        return Plan("train.checkpoint", f"ask run {run_dir.name} to write a checkpoint")
+    await asyncio.to_thread(local.request_checkpoint, run_dir)
+    return await asyncio.to_thread(view.read, run_dir)
 
 
 async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
