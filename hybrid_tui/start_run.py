@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from hybrid_tui import actions, keymap
 from hybrid_tui.screens.base import Report, perform
+from hybrid_tui.training.estimate import may_start
 from services.errors import BadInput
 from widgets.dialogs import Confirm
 from widgets.form import FormDialog
@@ -44,8 +45,13 @@ async def ask_for_run(panel: HybridApp, report: Report, like: RunView | None = N
     values = await asyncio.to_thread(_values_of, like) if like else {}
     kind = await asyncio.to_thread(actions.find("train.start").parameters)
     values = {name: value for name, value in values.items() if name in kind.__struct_fields__}
-    words = await _ask(panel, kind, [info.name for info in newest], values, like)
-    return None if words is None else actions.convert(actions.find("train.start"), words)
+    while True:
+        words = await _ask(panel, kind, [info.name for info in newest], values, like)
+        if words is None:
+            return None
+        if await may_start(panel, words, report):
+            return actions.convert(actions.find("train.start"), words)
+        values = values | words  # back to the form, as it was left
 
 
 async def _call(panel: HybridApp, name: str) -> Any:

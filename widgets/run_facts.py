@@ -104,18 +104,23 @@ def _device(view: RunView, device: Device) -> list[Fact]:
     if device.gpus:
         many = f" of {device.gpus}" if device.gpus > 1 else ""
         used, total = formats.size(device.gpu_used_bytes), formats.size(device.gpu_total_bytes)
+        if used[-3:] == total[-3:]:
+            used = used[:-3]  # "9.1 of 15.8 GB"
         found.append(("GPU" if not many else "GPUs", f"{formats.percent(device.gpu_load, 0)}{many}, {used} of {total}"))
     return [*found, ("disk free", formats.size(device.disk_free_bytes))]
 
 
 def _cost(view: RunView, ended: bool) -> list[Fact]:
     spent = view.cost
-    took = spent.seconds or (view.ended_at - view.started_at if ended and view.started_at and view.ended_at else 0.0)
+    until = view.ended_at if ended else view.last_event_at
+    attempt = until - view.started_at if until and view.started_at else 0.0
+    took = max(spent.seconds, attempt)  # the total is told once a minute
     found = [("took" if ended else "so far", formats.duration(took))] if took else []
     text = cost(view)
     if spent.rate:
         unit = "units" if spent.units is not None else spent.currency
-        text = ", ".join(part for part in (text, f"{formats.number(spent.rate, 3)} {unit} an hour") if part)
+        rate = f"{formats.number(spent.rate, 3)}/h"
+        text = f"{text}, {rate}" if text else rate.replace("/h", f" {unit}/h")
     if text and spent.source == "settings":
         text += f" (table of {spent.dated})" if spent.dated else " (by the table)"
     if text:

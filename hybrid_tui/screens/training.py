@@ -191,9 +191,10 @@ class TrainingScreen(RunKeys):
 
     def _draw_list(self, found: Runs) -> None:
         box, table = self.query_one("#runs-box", Section), self.query_one(RunTable)
+        table.show(found.runs)
         if gone := self.marked.keys() - {view.id for view in found.runs}:
             self._unmark(gone)
-        table.show(found.runs)
+            self._marks_changed()
         if not found.runs:
             box.empty("No runs yet.", "Press n to start one; example data is made if you have none.")
             for id in _BOXES:
