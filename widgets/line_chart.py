@@ -91,7 +91,7 @@ class LineChart(Widget):
 
     def mark(self, slot: int) -> tuple[str, Style]:
         """The mark and colour of the curves of ``slot``, for what speaks of them elsewhere."""
-        return MARKS[slot % len(MARKS)], self._series_style(slot)
+        return MARKS[slot % len(MARKS)], Style(color=self._series_style(slot).color, bold=True)
 
     # The part of x in view
 

@@ -15,10 +15,11 @@ class RunCompare(DataTable[Text]):
 
     DEFAULT_CSS = """
     RunCompare { height: 1fr; background: $background; scrollbar-size: 1 1; }
+    RunCompare > .datatable--fixed { background: $background; color: $foreground; }
     """
 
     def __init__(self, **names: Any) -> None:
-        super().__init__(cursor_type="row", cell_padding=1, **names)
+        super().__init__(cursor_type="none", cell_padding=1, **names)
         self._shown: object = None
 
     def show(
@@ -33,7 +34,7 @@ class RunCompare(DataTable[Text]):
         if state == self._shown:
             return
         self._shown = state
-        column, row = self.scroll_x, self.cursor_row
+        column = self.scroll_x
         self.clear(columns=True)
         self.fixed_columns = 1
         self.add_column("run")
@@ -45,5 +46,4 @@ class RunCompare(DataTable[Text]):
             mark, style = marks.get(id, (" ", Style()))
             label = Text.assemble((mark, style), " ", id.rpartition("-")[2])
             self.add_row(label, *map(Text, cells), key=id)
-        self.move_cursor(row=min(row, max(len(rows) - 1, 0)))
         self.scroll_to(x=column, animate=False)

@@ -64,6 +64,8 @@ def facts(view: RunView, device: Device) -> list[Fact]:
         found.append((ALARM, f"{view.reason} s reattaches, c stops it."))
     elif ended and view.reason and view.phase != "succeeded":
         found.append(("", f"{view.reason} {view.hint}".strip()))
+    if view.target != "local":
+        found.append(("where", f"{view.target} {view.machine}".strip()))
     if view.wants:
         found.append((ALARM, f"Waits for your consent (a): {view.wants}"))
     if view.note:
@@ -76,8 +78,6 @@ def facts(view: RunView, device: Device) -> list[Fact]:
     found += _cost(view, ended)
     checkpoint = last_name(view.last_checkpoint) if view.last_checkpoint else "none yet"
     found += [("saved", checkpoint), ("attempt", str(view.attempt))]
-    if view.target != "local":
-        found.append(("where", f"{view.target} {view.machine}".strip()))
     found += [("model", last_name(view.model)), ("data", last_name(view.data))]
     found.append(("on disk", formats.size(view.bytes)))
     if view.problems:

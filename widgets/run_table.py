@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.style import Style
 from rich.text import Text
 from textual.message import Message
 from textual.widgets import DataTable
@@ -80,7 +79,7 @@ class RunTable(DataTable[Text]):
         super().__init__(cursor_type="row", zebra_stripes=False, cell_padding=1, **names)
         self.views: tuple[RunView, ...] = ()
         self._cells: dict[str, tuple[str, ...]] = {}
-        self._marks: dict[str, tuple[str, Style]] = {}
+        self._marks: dict[str, str] = {}
 
     def on_mount(self) -> None:
         for name in _COLUMNS:
@@ -91,7 +90,7 @@ class RunTable(DataTable[Text]):
         """The run under the cursor."""
         return self.views[self.cursor_row] if 0 <= self.cursor_row < len(self.views) else None
 
-    def mark(self, marks: Mapping[str, tuple[str, Style]]) -> None:
+    def mark(self, marks: Mapping[str, str]) -> None:
         """Put each run's entry of ``marks`` before it; the others have none."""
         self._marks = dict(marks)
         self.show(self.views)
@@ -100,7 +99,7 @@ class RunTable(DataTable[Text]):
         """Draw these runs; only what changed is drawn anew, and the cursor stays on its run."""
         before = self.chosen
         self.views = tuple(views[:_MOST])
-        cells = {view.id: (self._marks.get(view.id, (" ", None))[0], *_cells(view)) for view in self.views}
+        cells = {view.id: (self._marks.get(view.id, " "), *_cells(view)) for view in self.views}
         if list(cells) == list(self._cells):
             for run, row in cells.items():
                 self._update(run, self._cells[run], row)
@@ -108,7 +107,7 @@ class RunTable(DataTable[Text]):
             with self.prevent(DataTable.RowHighlighted):
                 self.clear()
                 for run, row in cells.items():
-                    self.add_row(*self._styled(run, row), key=run)
+                    self.add_row(*self._styled(row), key=run)
         self._cells = cells
         keep = next((i for i, view in enumerate(self.views) if before and view.id == before.id), 0)
         if self.cursor_row != keep:
@@ -129,16 +128,14 @@ class RunTable(DataTable[Text]):
             self.post_message(self.Chosen(event.row_key.value))
 
     def _update(self, run: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
-        styled = self._styled(run, new)
+        styled = self._styled(new)
         for name, was, now, text in zip(_COLUMNS, old, new, styled, strict=True):
             if was != now:
                 self.update_cell(run, name, text, update_width=len(now) > len(was))
 
-    def _styled(self, run: str, cells: Sequence[str]) -> list[Text]:
+    def _styled(self, cells: Sequence[str]) -> list[Text]:
         texts = [Text(cell) for cell in cells]
-        if run in self._marks:
-            texts[0].stylize(self._marks[run][1])
-        for text in texts:
+        for text in texts:  # a mark is told by its shape: its colour may be the cursor's
             if text.plain == UNATTACHED:
                 text.stylize(f"bold {self.app.current_theme.error or 'red'}")
         return texts

@@ -288,7 +288,7 @@ class TrainingScreen(RunKeys):
     def _marks_changed(self) -> None:
         self.set_class(self.comparing, "-compare")
         self.query_one(LineChart).reset()
-        self.query_one(RunTable).mark(self._marks())
+        self.query_one(RunTable).mark({run: mark for run, (mark, _) in self._marks().items()})
         self._draw_chart()
         self.background(self._draw_comparison(), group="compare")
         self._wake.set()
