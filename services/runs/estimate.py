@@ -41,7 +41,7 @@ class EstimateParams(StartParams, frozen=True, forbid_unknown_fields=True):
 class Estimate(msgspec.Struct, frozen=True):
     """What a run would be. ``memory`` has the bytes of a step on this box by part; ``devices`` what fits where.
 
-    ``tokens`` are those of one epoch's training rows, ``tokens_source`` how they were counted; ``train_tokens`` what
+    ``tokens`` are those of one epoch's training rows, ``counted`` how they were counted; ``train_tokens`` what
     all steps see. ``disk_bytes`` is for checkpoints and result. ``sentences`` say it in words.
     """
 
@@ -54,7 +54,7 @@ class Estimate(msgspec.Struct, frozen=True):
     trained_parameters: int
     rows: int
     tokens: int
-    tokens_source: str
+    counted: str
     steps: int
     train_tokens: int
     memory: dict[str, int]
@@ -108,8 +108,8 @@ async def of_run(ctx: Context, run: RunSpec, *, accelerator: str = "", probe: Pr
     made = Estimate(
         sentences=(), model=run.model_label, method=config.method, data=Path(run.data).name, target=run.target,
         parameters=shape.parameters, trained_parameters=memory.trained_parameters(shape, plan),
-        rows=tokens.rows, tokens=tokens.train, tokens_source=tokens.source, steps=steps, train_tokens=trained,
-        memory={**msgspec.structs.asdict(parts), "total": parts.total}, disk_bytes=disk, devices=found, probe=probe,
+        rows=tokens.rows, tokens=tokens.train, counted=tokens.source, steps=steps, train_tokens=trained,
+        memory=_by_part(parts), disk_bytes=disk, devices=found, probe=probe,
         made_at=time.time(), warnings=complaints,
     )  # fmt: skip
     chosen = chosen_device(made, accelerator)
@@ -140,6 +140,10 @@ def _plan(config: TrainConfig, tokens: Tokens, *, gpu: bool) -> tuple[memory.Pla
         row_tokens=max(1, min(tokens.longest, config.max_length)), labels=labels,
         checkpointing=config.checkpointing == "on", head_labels=2 if config.task == "classify" else 0,
     ), step  # fmt: skip
+
+
+def _by_part(parts: memory.Memory) -> dict[str, int]:
+    return {f"{part}_bytes": size for part, size in (*msgspec.structs.asdict(parts).items(), ("total", parts.total))}
 
 
 def _plan_on(device: Device, config: TrainConfig, tokens: Tokens) -> memory.Plan:

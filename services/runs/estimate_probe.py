@@ -1,4 +1,4 @@
-"""A short measurement on this box: the real trainer for some seconds in a folder of its own that is removed afterwards."""
+"""A short measurement on this box: the real trainer for some seconds, in a folder of its own that goes afterwards."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def count(model: Path, data: Path, info: DatasetInfo, *, max_length: int, head: bool) -> Tokens:
-    """Count ``info``'s training and test rows as the trainer reads them. ``head``: a classification head, one label a row.
+    """Count the training and test rows as the trainer reads them. ``head``: a classification head, one label a row.
 
     Raises BadInput when the dataset's files are missing or damaged.
     """
