@@ -1,7 +1,7 @@
-"""How much memory a training run needs, part by part, from the model's dimensions. Checked against real runs in the tests.
+"""How much memory a training run needs, part by part, from the model's dimensions. All in bytes.
 
-The parts follow what the two ways of computing keep: our own path for the Llama family (see ``services.runtime.llama``),
-and transformers with PEFT for everything else, which keeps more. All in bytes.
+The parts follow what the two ways of computing keep: our own path for the Llama family (``services.runtime.llama``),
+and transformers with PEFT for everything else, which keeps more. ``docs/costs.md`` sets estimates beside real runs.
 """
 
 from __future__ import annotations
@@ -105,10 +105,8 @@ def _activations(shape: Shape, plan: Plan, own: bool, number: int) -> int:
         working = number * (4 * inner + 4 * w) + 4 * 2 * w
         if plan.method == "dora":  # the magnitude's path: the base's output once more for each linear
             kept += number * (2 * (heads + keys + w) + 3 * inner)
-    if plan.checkpointing:
-        per_token = number * w * shape.layers + kept + working
-    else:
-        per_token = kept * shape.layers + working
+    layers = number * w * shape.layers + kept if plan.checkpointing else kept * shape.layers
+    per_token = layers + working
     one = 0
     if plan.method == "qlora" and shape.linears:
         one = max(i * o for i, o in shape.linears) * number  # a matrix is unpacked to be used
@@ -127,8 +125,8 @@ def _logits(shape: Shape, plan: Plan, number: int, place: Place) -> int:
 
 
 def flops_per_token(shape: Shape, plan: Plan) -> float:
-    """Operations for a token: 4 for each parameter it passes with a frozen base, 6 if all is trained, 2 more if layers are
-    computed again. The embedding is looked up, not multiplied; the output head runs where a label is."""
+    """Operations for a token: 4 for each parameter it passes with a frozen base, 6 if all is trained, 2 more if layers
+    are computed again. The embedding is looked up, not multiplied; the output head runs where a label is."""
     share = min(plan.labels / plan.tokens, 1.0) if plan.tokens else 1.0
     head = shape.width * (shape.vocab if not plan.head_labels else plan.head_labels) * share
     each = (6 if plan.method == "full" else 4) + (2 if plan.checkpointing else 0)
