@@ -95,7 +95,6 @@ class Agent:
                     remote = msgspec.structs.replace(remote, data={**remote.data, "stage": "ready"})
             else:  # pragma: no cover - the second round has a stream
                 raise HybridError(f"The run could not be started on {remote.machine}.")
-            await follower.tell_cost()
         except clis.Gone as error:
             raise Lost(str(error)) from None
         except clis.Busy as error:
@@ -106,6 +105,7 @@ class Agent:
                 clis.kill(stream) if stream.returncode is None else None
                 await stream.wait()
         await self.maker.give_back(remote)
+        await follower.tell_cost(ask=False)
         return self._conclude(end, spent=follower.spent_all)
 
     async def _start(self, remote: Remote) -> tuple[Remote, asyncio.subprocess.Process]:

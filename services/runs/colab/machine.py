@@ -77,28 +77,29 @@ class Maker:
 
     async def _new(self, number: int, accelerator: str) -> Remote:
         name = f"hybrid-{self.spec.id}-{number}"
-        before = await self._usage()
         remote = Remote(
             "colab", name, True, number, time.time(), _words(accelerator),
             {"accelerator": accelerator, "stage": "asked"},
         )  # fmt: skip
         self.keep(remote)
+        asked = asyncio.ensure_future(self._usage())
         try:
             await self._ask(name, accelerator)
-        except CliError:
+        except (CliError, Cancelled):
+            asked.cancel()
             self.keep(msgspec.structs.replace(remote, live=False))
             raise
+        before = await asked
         remote = msgspec.structs.replace(remote, since=time.time())
         self.meter = Meter(self.settings, accelerator, remote.since)
         try:
-            listed, after = await asyncio.gather(self.cli.sessions(), self._usage())
+            self.emit.phase("provisioning", f"looking at the machine with {_words(accelerator)}")
+            listed, after, self._found = await asyncio.gather(self.cli.sessions(), self._usage(), self._look(name))
             mine = next((s for s in listed if s.name == name), None)
             hardware = mine.hardware if mine else "nothing"
             if mine is None or hardware.upper() != ("CPU" if accelerator == "none" else accelerator):
                 raise Denied(f"Colab gave {hardware} where {_words(accelerator)} was asked for.")
             self.meter.begin(before, after)
-            self.emit.phase("provisioning", f"looking at {mine.endpoint}")
-            self._found = await self._look(name)
             self._check_machine(self._found, accelerator)
             if self.spec.max_cost and self.meter.rate is None:
                 raise HybridError(
