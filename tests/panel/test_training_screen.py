@@ -411,6 +411,8 @@ async def test_clone_fills_the_form_from_the_run(
         form.query_one("#field-r").value = "16"  # type: ignore[attr-defined]
         form.query_one("#field-model").focus()
         await pilot.press("enter")
+        await until_text(pilot, "Start this run?", seconds=20)
+        await pilot.press("y")
         await until(pilot, lambda: started)
         asked = started[0]
         assert (asked.data, asked.model) == ("banking", "smollm2-135m-instruct")
@@ -441,6 +443,8 @@ async def test_a_new_run_offers_example_data_and_starts_with_what_was_asked(
 ) -> None:
     start = replace(actions.ACTIONS["train.start"], target=f"{__name__}:capture_start")
     monkeypatch.setitem(actions.ACTIONS, "train.start", start)
+    estimate = replace(start, name="train.estimate", target=f"{__name__}:told_estimate")
+    monkeypatch.setitem(actions.ACTIONS, "train.estimate", estimate)
     started.clear()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await training(pilot)
@@ -458,6 +462,8 @@ async def test_a_new_run_offers_example_data_and_starts_with_what_was_asked(
         form.query_one("#field-max_seconds").value = "90"  # type: ignore[attr-defined]
         form.query_one("#field-model").focus()
         await pilot.press("enter")
+        await until_text(pilot, "Start this run?", seconds=20)
+        await pilot.press("y")
         await until(pilot, lambda: started)
         assert (started[0].data, started[0].r, started[0].max_seconds) == ("banking", 4, 90.0)
 
