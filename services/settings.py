@@ -141,6 +141,18 @@ class Model(msgspec.Struct, frozen=True):
     ] = "smollm2-135m-instruct"
 
 
+class Costs(msgspec.Struct, frozen=True):
+    """What runs may cost, and what an hour costs where the account doesn't tell. See docs/costs.md."""
+
+    month: Annotated[
+        dict[str, float], Meta(description='A month\'s ceilings, e.g. {"units" = 50, "USD" = 20}: warned at 80 %.')
+    ] = {}
+    rates: Annotated[
+        dict[str, str],
+        Meta(description='Prices, e.g. {"colab/L4" = "2.1 units/h, 2026-11-20, colab usage", "local" = "0.18 USD/h"}.'),
+    ] = {}
+
+
 class Inference(msgspec.Struct, frozen=True):
     """Defaults of generation."""
 
@@ -183,6 +195,7 @@ class Settings(msgspec.Struct, frozen=True):
     store: Store = Store()
     drive: Drive = Drive()
     model: Model = Model()
+    costs: Costs = Costs()
     inference: Inference = Inference()
     colab: Colab = Colab()
     panel: Panel = Panel()

@@ -1,4 +1,4 @@
-"""Actions on runs: start, list, show, watch, cancel, resume, delete."""
+"""Actions on runs: start, list, show, watch, cancel, checkpoint, resume, delete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Meta
 from services import formats
 from services.context import Context, Plan, Progress
 from services.errors import HybridError, Refused
-from services.runs import local, spec, train, view
+from services.runs import costs, estimate, local, spec, train, view
 from services.runs.train import StartParams
 from services.runs.types import FINISHED, Deleted, Runs, RunView
 
@@ -60,7 +60,12 @@ async def start(ctx: Context, params: StartParams) -> RunView | Plan:
     run = await train.make_spec(ctx, params)
     if isinstance(run, Plan):
         return run
+    planned = await estimate.before_start(ctx, run, params.accelerator)
+    for warning in planned.warnings if planned else ():
+        ctx.report(Progress("check", note=warning))
     run_dir = await asyncio.to_thread(local.submit, ctx.workspace, run)
+    if planned is not None:
+        await asyncio.to_thread(estimate.keep, run_dir, planned)
     return await _follow(ctx, run.id) if params.wait else await asyncio.to_thread(view.read, run_dir)
 
 
@@ -92,6 +97,16 @@ async def cancel(ctx: Context, params: WaitParams) -> RunView | Plan:
         return Plan("train.cancel", f"ask run {run_dir.name} to write a checkpoint and stop")
     await asyncio.to_thread(local.cancel, run_dir)
     return await _follow(ctx, run_dir.name) if params.wait else await asyncio.to_thread(view.read, run_dir)
+
+
+async def checkpoint(ctx: Context, params: RunParams) -> RunView | Plan:
+    """Ask a run to write a checkpoint now and go on. Raises Refused if it has ended."""
+    ctx.will_write("train.checkpoint")
+    run_dir = await asyncio.to_thread(spec.find_run, ctx.workspace, params.run)
+    if ctx.dry_run:
+        return Plan("train.checkpoint", f"ask run {run_dir.name} to write a checkpoint")
+    await asyncio.to_thread(local.request_checkpoint, run_dir)
+    return await asyncio.to_thread(view.read, run_dir)
 
 
 async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
@@ -159,6 +174,7 @@ async def delete(ctx: Context, params: NamedParams) -> Deleted | Plan:
         return plan
     ctx.approve(plan)
     try:
+        await asyncio.to_thread(costs.remember, ctx.workspace, run_dir)
         await asyncio.to_thread(local.delete, run_dir)
     except OSError as error:
         raise HybridError(f"{error.filename or run_dir} can't be deleted: {error.strerror}.") from error

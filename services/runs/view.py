@@ -256,7 +256,7 @@ class Reader:
         """The run now."""
         attempt = newest_attempt(self.run_dir)
         alive = is_alive(self.run_dir, attempt)  # before the events: the dead write no more
-        for event in self._follower.all():
+        for event in events.skim(self._follower.all()):
             self._state.apply(event)
         attempt = max(attempt, self._state.attempt)
         if not alive and not (self._state.ended and self._state.attempt == attempt):
