@@ -195,11 +195,25 @@ async def _fetch(objects: Objects, wanted: Wanted, found: Found, told: OnBytes, 
         told(wanted.size, wanted.path)
         return Copied(wanted.path, wanted.size, wanted.sha256)
     resume = bool(wanted.sha256)  # without a checksum nothing would tell a part of something else
-    part = await asyncio.to_thread(Partial, Path(wanted.local), size=wanted.size, resume=resume, stop=stop)
+    part = await _part(wanted, resume, stop)
     try:
         return await _fill(objects, wanted, found, part, told)
     finally:
         part.close()
+
+
+async def _part(wanted: Wanted, resume: bool, stop: threading.Event) -> Partial:
+    """Its ``.part``, opened in a thread; when cancelled meanwhile, what the thread opened is closed."""
+    opening = asyncio.ensure_future(
+        asyncio.to_thread(Partial, Path(wanted.local), size=wanted.size, resume=resume, stop=stop)
+    )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(HybridError):
+            (await opening).close()
+        raise
 
 
 async def _fill(objects: Objects, wanted: Wanted, found: Found, part: Partial, told: OnBytes) -> Copied:

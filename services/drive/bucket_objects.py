@@ -7,9 +7,12 @@ the environment and from the machine's own identity, and retries what is worth r
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -212,6 +215,7 @@ class Objects:
                 from obstore.store import from_url
             except ImportError as error:
                 raise HybridError("A bucket as the store needs the package obstore.", hint=_INSTALL) from error
+            _leave_gently()
             if self.scheme == "file":
                 self._store = from_url(f"file://{_folder(self.url)}")
             else:
@@ -262,10 +266,20 @@ class Objects:
         if self.scheme == "file":
             return StoreUnreachable(f"The store can't be used at {self.shown(key)}: {_reason(text)}.")
         if _NO_ANSWER.search(text):
-            return StoreUnreachable(
-                f"{self.url} does not answer: {_reason(text)}.", hint="Look at the line and AWS_ENDPOINT_URL."
-            )
+            elsewhere = [v for v in _ENDPOINTS if os.environ.get(v)]
+            hint = f"Check the network{f' and {elsewhere[0]}' if elsewhere else ''}, then try again."
+            return StoreUnreachable(f"{self.url} does not answer: {_reason(text)}.", hint=hint)
         return HybridError(f"{self.shown(key)}: {_reason(text)}.")
+
+
+@functools.cache
+def _leave_gently() -> None:
+    """At the interpreter's end, give obstore's threads a moment without us.
+
+    One of them has just told our loop of the last answer and is about to take Python's lock again. If the main thread
+    keeps it until the interpreter is being taken down, that thread aborts the process and its exit code is lost.
+    """
+    atexit.register(time.sleep, 0.05)
 
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")

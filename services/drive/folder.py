@@ -52,7 +52,7 @@ class FolderStore(Store):
         self.anchor = anchor
         self.mount = mounts.find(root)
         self.notes = Unsettled(root, state / "unsettled.jsonl" if state else None)
-        self.label = f"{self.mount.what}: sent up late and unseen" if self.mount else "plain folder, not Google Drive"
+        self.label = f"{self.mount.what} (sent up later)" if self.mount else "plain folder, not Google Drive"
 
     async def status(self) -> StoreStatus:
         """See ``Store.status``. ``writable`` is asked of the nearest folder that exists."""
@@ -115,7 +115,7 @@ class FolderStore(Store):
 
     async def list(self, path: str) -> tuple[Entry, ...]:
         """See ``Store.list``."""
-        folder = self._at(path)
+        folder = self._at(path) if path else self.root
 
         def scan() -> tuple[Entry, ...]:
             try:
@@ -182,7 +182,7 @@ class FolderStore(Store):
 
     async def trash(self, folder: str, paths: Sequence[str]) -> None:
         """See ``Store.trash``: below ``.trash`` in the store's root, under the moment and the old path."""
-        source = self._at(folder)
+        source = self._at(folder) if folder else self.root
         place = self.root / TRASH / time.strftime("%Y%m%d-%H%M%S") / uuid.uuid4().hex[:4] / folder
 
         def move() -> None:

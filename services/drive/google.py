@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from services.drive import google_fetch, google_root, google_session, names
-from services.drive.api.types import DriveFile
+from services.drive import google_fetch, google_root, google_status, names
+from services.drive.api.types import DriveFile, Stats
 from services.drive.google_claims import Claims
-from services.drive.google_files import Files, each
+from services.drive.google_files import Files, each, stored
 from services.drive.google_root import Ambiguous
-from services.drive.google_session import Session
 from services.drive.google_tree import Tree, no_bytes
-from services.drive.store import INCOMING, Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
+from services.drive.store import Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
 from services.errors import HybridError, StoreUnreachable
 from services.workspace import Workspace
 
+if TYPE_CHECKING:
+    from services.drive.google_session import Session
+
 _REMEMBERED = 256 << 10  # bytes; larger files read by path are not kept on this box
 _AT_ONCE = 16
-_PROMISES = (
-    "of two writers of a record exactly one wins: the id is taken or it is not (HTTP 409)",
-    "what was sent is compared with Drive's own checksum before it counts",
-    "records and files are asked by id; a listing alone never decides that something is absent",
-    "what is removed goes to Drive's trash and can be brought back for 30 days",
-)
+_SESSIONS = "services.drive.google_session"
 
 
 class DriveStore(Store):
@@ -43,45 +44,9 @@ class DriveStore(Store):
     async def status(self) -> StoreStatus:
         """See ``Store.status``. Does not raise when Drive can't be reached: ``problem`` says why then."""
         try:
-            return await self._status()
+            return await google_status.status(await self._tree(), self.local(""))
         except StoreUnreachable as error:
-            return StoreStatus(
-                kind=self.kind, label=self.label, path=self.local(""), google_drive=True, reachable=False,
-                created=False, writable=False, free_bytes=None, total_bytes=None, promises=(),
-                problem=f"{error} {error.hint}".strip(),
-            )  # fmt: skip
-
-    async def _status(self) -> StoreStatus:
-        tree = await self._tree()
-        about = await tree.client.about()
-        problem, begun = "", list[Stored]()
-        folders = 0
-        try:
-            root: DriveFile | None = await tree.root()
-            if not google_root.layout(root.properties).whole if root else False:
-                problem = (
-                    "The folder was not made by drive.init. Run hybrid-tui --run drive.init: it adds what is missing."
-                )
-            incoming = await tree.find(INCOMING)
-            folders = len(await tree.client.children(incoming.id)) if incoming else 0
-            begun = list(await Files(tree).below(INCOMING)) if folders else []
-        except StoreUnreachable as error:
-            root, problem = None, f"{error} {error.hint}".strip()
-        return StoreStatus(
-            kind=self.kind,
-            label=f"{self.label} of {about.email}",
-            path=f"{self.local('')} ({root.id})" if root else self.local(""),
-            google_drive=True,
-            reachable=True,
-            created=root is not None,
-            writable=root is not None,
-            free_bytes=None if about.limit is None else max(0, about.limit - about.used),
-            total_bytes=about.limit,
-            promises=_PROMISES,
-            unfinished=folders,
-            unfinished_bytes=sum(s.size for s in begun),
-            problem=problem,
-        )
+            return google_status.unreachable(error, self.local(""))
 
     # slots
 
@@ -129,7 +94,7 @@ class DriveStore(Store):
             if len(data) <= _REMEMBERED:
                 tree.mirror.keep_content(file.id, data)
             if hashlib.sha256(data).hexdigest() != file.sha256:
-                tree.forget(file.id)  # it was replaced since it was looked at
+                tree.cache.forget(file.id)  # it was replaced since it was looked at
         return data
 
     async def read_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
@@ -149,56 +114,67 @@ class DriveStore(Store):
         way = parts(path)
         old = await tree.find(path)
         above = await tree.make("/".join(way[:-1]))
-        if old is None and path not in tree.layout.places and above.id not in tree.own:
+        if old is None and path not in tree.cache.layout.places and above.id not in tree.own:
             listed = (await tree.listing(above, sure=True)).named(way[-1])
             old = await tree.through(listed) if listed is not None else None
         if old is not None and old.size is None:
             raise no_bytes(path, old)
         if old is not None:
-            if not (old.sha256 and old.sha256 == hashlib.sha256(data).hexdigest()):
-                tree.put(await tree.client.replace(old.id, data))
+            if not await self._holds(tree, old, data):
+                now = await tree.client.replace(old.id, data)
+                tree.cache.put(now)
                 tree.mirror.keep_content(old.id, data)
-            return
-        await self._create(tree, above, path, data)
+                if now.trashed:  # thrown away since it was looked at: the new content must not lie there
+                    tree.cache.forget(old.id)
+                    return await self.write(path, data)
+            return None
+        return await self._create(tree, above, path, data)
+
+    async def _holds(self, tree: Tree, file: DriveFile, data: bytes) -> bool:
+        """Whether the file has these bytes: known to be so, and asked once more before nothing is sent."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if file.sha256 != sha256:
+            return False
+        now = await tree.client.get(file.id)
+        return now is not None and not now.trashed and now.sha256 == sha256
 
     async def _create(self, tree: Tree, above: DriveFile, path: str, data: bytes) -> None:
         name = names.drive_name(parts(path)[-1])
-        id = tree.layout.places.get(path, "")
+        id = tree.cache.layout.places.get(path, "")
         if id and await tree.client.get(id) is not None:
             id = ""  # the file of this place was renamed or thrown away by hand: it gets a fresh one
-        reserved = bool(id)
-        id = id or await tree.reserve(above.id, name)
+        id = id or await tree.new_id(above, name)
         if not await tree.client.create(name, above.id, data, id=id):
-            await tree.client.replace(id, data)
-        tree.mirror.made(above.id, name)
-        if not reserved and above.id not in tree.own:
-            await self._agree(tree, above, name, id, data)
+            if await tree.client.get(id) is not None:  # another writer made it at the same moment
+                await tree.client.replace(id, data)
+            else:  # it was deleted for good, and its id is not given again
+                id = await tree.new_id(above, name, dead=id)
+                await tree.client.create(name, above.id, data, id=id)
         made = await tree.client.get(id)
         if made is not None:
-            tree.put(made)
-
-    async def _agree(self, tree: Tree, above: DriveFile, name: str, id: str, data: bytes) -> None:
-        """Another writer may have made a file of this name at the same moment: the older file stays, with our data."""
-        alike = [f for f in await tree.client.children(above.id, name=name) if f.size is not None]
-        older = min((*alike,), key=lambda f: (f.created, f.id), default=None)
-        if older is not None and older.id != id and any(f.id == id for f in alike):
-            tree.put(await tree.client.replace(older.id, data))
-            mine = next(f for f in alike if f.id == id)
-            await tree.remove(mine)
+            tree.cache.put(made)
 
     # folders
 
     async def list(self, path: str) -> tuple[Entry, ...]:
-        """See ``Store.list``: asked now. Names that several things share are listed once."""
+        """See ``Store.list``: asked now. Names that several things share are listed once, as not to be fetched."""
         tree = await self._tree()
         folder = await tree.find(path)
         if folder is None or not folder.folder:
             return ()
         listing = await tree.listing(folder, sure=True)
-        found = {part: alike[0] for part, alike in listing.twins.items()}
+        found = [
+            Entry(part, alike[0].folder, 0, skipped=f"{len(alike)} different things have this name")
+            for part, alike in listing.twins.items()
+        ]
         for part, child in listing.files.items():
-            found[part] = await tree.through(child) or child
-        return tuple(Entry(part, f.folder, f.size or 0) for part, f in sorted(found.items()))
+            file = await tree.through(child)
+            if file is not None and file.folder:
+                found.append(Entry(part, True, 0, file.modified))
+            else:
+                told = stored(part, file) if file else Stored(part, 0, skipped="A shortcut that leads nowhere.")
+                found.append(Entry(part, False, told.size, told.modified, told.skipped))
+        return tuple(sorted(found, key=lambda e: e.name))
 
     async def stat(self, path: str) -> Entry | None:
         """See ``Store.stat``."""
@@ -224,14 +200,14 @@ class DriveStore(Store):
             return False
         current = await tree.client.get(found.id)
         if current is None or current.trashed or current.name != found.name or current.parents != found.parents:
-            tree.forget(found.id)  # somebody else moved it first
+            tree.cache.forget(found.id)  # somebody else moved it first
             return False
         leaving = next((p for p in current.parents if p != above.id), "")
         moved = await tree.client.change(
             found.id, name=names.drive_name(way[-1]), add_parent=above.id if leaving else "", remove_parent=leaving
         )
         tree.own.discard(moved.id)
-        tree.put(moved)
+        tree.cache.put(moved)
         return True
 
     async def claim(self, folder: str) -> Callable[[], None]:
@@ -267,11 +243,12 @@ class DriveStore(Store):
         tree = await self._tree()
 
         async def one(path: str) -> None:
-            found = await tree.find(f"{folder}/{path}", itself=True)
+            place = f"{folder}/{path}" if folder else path
+            found = await tree.find(place, itself=True)
             if found is None:
-                raise HybridError(f"There is no {folder}/{path} on Google Drive.")
+                raise HybridError(f"There is no {place} on Google Drive.")
             await tree.client.trash(found.id)
-            tree.forget(found.id)
+            tree.cache.forget(found.id)
 
         await each(paths, one, tree.drive.transfers)
 
@@ -280,11 +257,29 @@ class DriveStore(Store):
         return await google_fetch.fetch(Files(await self._tree()), folder, self.workspace.state / "drive-cache")
 
     def local(self, path: str) -> str:
-        """``Google Drive/Banking LLM/models/…``: what a person sees in the browser."""
-        return "/".join(("Google Drive", self.root_name, *([path] if path else [])))
+        """``My Drive/Banking LLM/models/…``: where a person finds it in the browser."""
+        top = "Shared drive" if self.workspace.settings.drive.shared_drive else "My Drive"
+        return "/".join((top, self.root_name, *([path] if path else [])))
+
+    @property
+    def stats(self) -> Stats:
+        """What the running loop's client has done so far; all zero before it was asked anything."""
+        if _SESSIONS not in sys.modules:
+            return Stats()
+        from services.drive import google_session
+
+        session = google_session.opened(self.workspace)
+        return session.client.stats if session else Stats()
 
     async def _session(self) -> Session:
-        return await google_session.session(self.workspace)
+        # The first import of the client takes a while: not on the loop's time.
+        if _SESSIONS not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, _SESSIONS)
+        from services.drive import google_session
+
+        session = await google_session.session(self.workspace)
+        await session.tree.cache.reached()
+        return session
 
     async def _tree(self) -> Tree:
         return (await self._session()).tree

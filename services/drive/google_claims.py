@@ -46,19 +46,28 @@ class Claims:
         place = await self.tree.find(parent)
         if place is None or not place.folder:
             return []
-        dead = set(await asyncio.to_thread(claims.abandoned, self._lock(f"{parent}/x").parent))
+        locks = self._lock(parent)
+        dead = set(await asyncio.to_thread(claims.abandoned, locks))
+        alive = {lock.stem for lock in await asyncio.to_thread(lambda: [*locks.glob("*.lock")])} - dead
         children = (await self.tree.listing(place, sure=True)).files
-        return [part for part, file in children.items() if file.folder and (part in dead or _lost(file))]
+        for name in dead - children.keys():  # its folder was finished or removed: only the lock file is left
+            await asyncio.to_thread(claims.forget, self._lock(f"{parent}/{name}"))
+        gone = {part for part, file in children.items() if part in dead or (_lost(file) and part not in alive)}
+        return sorted(part for part in gone if children[part].folder)
 
     async def discard(self, folder: str) -> None:
         """See ``Store.discard``. What another box began goes to Drive's trash: its owner may come back after all."""
         found = await self.tree.find(folder, itself=True)
-        if found is not None:
+        now = await self.tree.client.get(found.id) if found is not None else None
+        if found is not None and now is not None:
+            self.tree.cache.put(now)
+            if now.parents != found.parents or now.name != found.name:  # finished and moved by somebody else
+                return
             if found.properties.get(_HOST) == socket.gethostname()[:80]:
                 await self.tree.remove(found)
             else:
                 await self.tree.client.trash(found.id)
-                self.tree.forget(found.id)
+                self.tree.cache.forget(found.id)
         await asyncio.to_thread(claims.forget, self._lock(folder))
 
     def _lock(self, folder: str) -> Path:

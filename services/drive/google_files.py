@@ -62,7 +62,7 @@ class Files:
             if file is None:
                 found.append(Stored(prefix + part, 0, skipped="A shortcut that leads nowhere."))
             elif not file.folder:
-                found.append(_stored(prefix + part, file))
+                found.append(stored(prefix + part, file))
             elif file.id in above:
                 found.append(Stored(prefix + part, 0, skipped="A shortcut to a folder that it lies in."))
             else:
@@ -111,11 +111,9 @@ class Files:
         if child is not None and (old is None or old.size is None):
             raise no_bytes(source.path, child)
         local = Path(source.local)
-        if old is not None and old.size == source.size:
-            sha256 = await asyncio.to_thread(_sha256, local)
-            if _same(old, sha256, local):
-                on_bytes(source.size, source.path)
-                return Copied(source.path, source.size, sha256)
+        if old is not None and old.size == source.size and (there := await self._there(old, local)) is not None:
+            on_bytes(source.size, source.path)
+            return Copied(source.path, source.size, there)
         if old is not None and not replace:
             raise HybridError(f"{source.path} lies on Google Drive already, with other content ({old.id}).")
         file = await self.client.upload(
@@ -123,8 +121,21 @@ class Files:
         )
         if file.size != source.size:
             raise HybridError(f"{local} changed while it was being sent.", hint="Try again when nothing writes to it.")
-        self.tree.put(file)
+        if file.trashed:
+            raise HybridError(f"{source.path} was thrown away on Google Drive while it was being replaced ({file.id}).")
+        self.tree.cache.put(file)
         return Copied(source.path, source.size, file.sha256 or await asyncio.to_thread(_sha256, local))
+
+    async def _there(self, listed: DriveFile, local: Path) -> str | None:
+        """The local file's sha256 if Drive holds these bytes; asked by id too, for a listing may be late."""
+        sha256 = await asyncio.to_thread(_sha256, local)
+        if not await asyncio.to_thread(_same, listed, sha256, local):
+            return None
+        now = await self.client.get(listed.id)
+        if now is None or now.trashed or not await asyncio.to_thread(_same, now, sha256, local):
+            return None
+        self.tree.cache.put(now)
+        return sha256
 
     # down
 
@@ -160,7 +171,7 @@ class Files:
         return Copied(wanted.path, found.size, sha256)
 
 
-def _stored(path: str, file: DriveFile) -> Stored:
+def stored(path: str, file: DriveFile) -> Stored:
     skipped = ""
     if file.google_doc:
         skipped = "A Google document: it has no bytes of its own; export it in the browser."

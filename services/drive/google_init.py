@@ -15,6 +15,7 @@ from services.drive.api.client import DriveClient
 from services.drive.api.types import DriveFile
 from services.drive.google_root import FOLDERS, MARK, Ambiguous
 from services.drive.google_tree import Tree
+from services.errors import StoreUnreachable
 from services.workspace import MARK as SETTINGS
 
 SETTLE = 1.0  # seconds after which a listing shows what another box made at the same moment
@@ -54,6 +55,7 @@ async def init(ctx: Context, params: InitParams) -> Initialised | Plan:
     workspace = ctx.workspace
     name = workspace.settings.store.root
     tree = (await google_session.session(workspace)).tree
+    await tree.cache.reached()
     found = await _look(tree, params.root_id or tree.drive.root_id, name)
     plan = _plan(found, name)
     if ctx.dry_run:
@@ -70,7 +72,7 @@ async def init(ctx: Context, params: InitParams) -> Initialised | Plan:
         root, how = await _complete(tree, root), "adopted" if found.adopt else "completed"
     tree.adopt(root)
     made = await _layout(ctx, tree)
-    tree.save()
+    tree.cache.save()
     where = workspace.root / SETTINGS
     changed = settings_edit.put(where, "drive", "root_id", root.id)
     noted = f"{SETTINGS} has root_id = {root.id}" + ("." if changed else " already.")
@@ -82,19 +84,39 @@ async def init(ctx: Context, params: InitParams) -> Initialised | Plan:
 async def _look(tree: Tree, id: str, name: str) -> _Found:
     """The folder that is meant; ``root`` None when there is none."""
     if id:
-        given = google_root.checked(await tree.client.get(id), id)
+        given = await tree.client.get(id)
+        if given is None and id == tree.drive.root_id:
+            raise StoreUnreachable(
+                f"[drive] root_id = {id!r} leads nowhere on Google Drive, or this account may not see it.",
+                hint=f"Sign in as who may, or take the line out of {SETTINGS} and run drive.init again.",
+            )
+        given = google_root.checked(given, id)
         return _Found(given, adopt=given.properties.get(MARK) != "root")
-    root = await google_root.find_root(tree.client, tree.drive, name)
+    root = await _only(tree, name)
     if root is not None:
         return _Found(root)
-    plain = [f for f in await tree.client.children(google_root.top(tree.drive), name=name) if f.folder]
-    if len(plain) > 1:
-        ids = ", ".join(sorted(f.id for f in plain))
+    named = [f for f in await tree.client.children(google_root.top(tree.drive), name=name) if f.folder]
+    marked = [f for f in named if f.properties.get(MARK) == "root"]  # made since the look before
+    if marked:
+        await asyncio.sleep(SETTLE)
+        return _Found(marked[0]) if len(marked) == 1 else await _look(tree, id, name)
+    if len(named) > 1:
+        ids = ", ".join(sorted(f.id for f in named))
         raise Ambiguous(
-            f"Google Drive holds {len(plain)} folders {name!r}, none of them made by hybrid-tui: {ids}.",
+            f"Google Drive holds {len(named)} folders {name!r}, none of them made by hybrid-tui: {ids}.",
             hint="Say which one: hybrid-tui --run drive.init root_id=ID.",
         )
-    return _Found(plain[0], adopt=True) if plain else _Found(None)
+    return _Found(named[0], adopt=True) if named else _Found(None)
+
+
+async def _only(tree: Tree, name: str) -> DriveFile | None:
+    """The marked root. Several may be there for moments, while others make it: all but one go away by themselves."""
+    for _ in range(_LOOKS):
+        try:
+            return await google_root.find_root(tree.client, tree.drive, name)
+        except Ambiguous:
+            await asyncio.sleep(SETTLE)
+    return await google_root.find_root(tree.client, tree.drive, name)
 
 
 def _plan(found: _Found, name: str) -> Plan:
@@ -142,18 +164,19 @@ async def _oldest(client: DriveClient, top: str, name: str, made: DriveFile) -> 
 
 async def _complete(tree: Tree, root: DriveFile) -> DriveFile:
     """Give the root the properties that it lacks. When two do so at once the last one's stand, and both use them."""
-    loop = asyncio.get_running_loop()
+    lacking = google_root.lacking(root.properties)
+    ids = await tree.client.new_ids(len(lacking)) if lacking else []
+    properties = {MARK: "root", **dict(zip(lacking, ids, strict=True)), **await _standing(tree, root, lacking)}
+    seen: dict[str, str] | None = None
     while True:
-        began = loop.time()
         current = google_root.checked(await tree.client.get(root.id), root.id)
-        lacking = google_root.lacking(current.properties)
-        if not lacking and current.properties.get(MARK) == "root":
+        whole = current.properties.get(MARK) == "root" and not google_root.lacking(current.properties)
+        if whole and current.properties == seen:
             return current
-        ids = await tree.client.new_ids(len(lacking))
-        properties = dict(zip(lacking, ids, strict=True)) | await _standing(tree, current, lacking)
-        await tree.client.change(root.id, properties={MARK: "root", **properties})
-        # Another one who saw it unmarked has written by now, unless it was slower than we are patient: look again.
-        await asyncio.sleep(max(SETTLE, 2 * (loop.time() - began)))
+        seen = current.properties if whole else None
+        if not whole:
+            await tree.client.change(root.id, properties=properties)
+        await asyncio.sleep(SETTLE)  # another one who saw it unmarked may be about to write: look until it stays
 
 
 async def _standing(tree: Tree, root: DriveFile, lacking: list[str]) -> dict[str, str]:

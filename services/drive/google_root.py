@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services import settings
-from services.drive.api.client import DriveClient
 from services.drive.api.types import DriveFile
 from services.drive.store import INCOMING
 from services.errors import BadInput, HybridError, StoreUnreachable
+
+if TYPE_CHECKING:
+    from services.drive.api.client import DriveClient
 
 MARK = "hybridTui"  # property: "root", or "folder" for a folder made by us
 _AT = "hybridTui:"  # + path → id of the folder or file there
@@ -35,9 +38,10 @@ FOLDERS = (
     "docs",
     "docs/registry",
     "docs/registry/log",
+    "docs/registry/places",
 )
 FILES = ("docs/model_registry.json", "docs/registry/HEAD", "models/deployed/current")
-LOGS = ("docs/registry/log",)
+LOGS = ("docs/registry/log", "docs/registry/places")
 
 _INIT = "Run hybrid-tui --run drive.init: it finds the folder or makes it."
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from services.drive.google_mirror import Mirror
-from services.drive.google_tree import Tree
+
+if TYPE_CHECKING:
+    from services.drive.google_tree import Tree
 
 Follow = Callable[[str, bytes], str | None]
 
@@ -24,8 +27,11 @@ class Slots:
 
     async def put(self, folder: str, id: str, data: bytes) -> bool:
         """See ``Store.put_new``."""
-        above = await self.tree.make(folder)
-        if not await self.client.create(f"{id}.json", above.id, data, id=id):
+        return await self.put_in((await self.tree.make(folder)).id, id, data)
+
+    async def put_in(self, folder: str, id: str, data: bytes) -> bool:
+        """``put`` into the folder with this id."""
+        if not await self.client.create(f"{id}.json", folder, data, id=id):
             return False
         self.mirror.keep_slots({id: data})
         return True
@@ -44,7 +50,9 @@ class Slots:
 
     async def walk(self, folder: str, first: str, follow: Follow) -> None:
         """See ``Store.walk``. What is remembered costs no request; a long unknown part is fetched in parallel."""
-        await self.tree.fresh()  # a record that was tampered with is forgotten
+        await self.tree.cache.fresh()  # a record that was tampered with is forgotten
+        if self.tree.cache.missed:
+            await self._look_again(folder)
         id: str | None = first
         unknown = 0
         while True:
@@ -61,6 +69,15 @@ class Slots:
         while id is not None and (data := held.get(id)) is not None:
             id = follow(id, data)
         return id
+
+    async def _look_again(self, folder: str) -> None:
+        """Compare what is remembered with the folder's listing, once after changes may have been missed."""
+        held = self.mirror.slots()
+        place = await self.tree.find(folder) if held else None
+        if place is not None:
+            listed = {f.id: f.sha256 for f in await self.client.children(place.id)}
+            self.mirror.noticed({id: listed.get(id, "") for id in held})  # what it lacks is read again by its id
+        self.tree.cache.missed = False
 
     async def _ahead(self, folder: str) -> None:
         """Read what the folder's listing shows and nobody here has read: late or false, it decides nothing."""

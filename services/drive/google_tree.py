@@ -1,8 +1,7 @@
 """Paths of the store ↔ ids on Drive, where names may be double, listings late, and folders moved by hand.
 
-What has an id is asked by id. A cached id is believed as long as Drive's changes feed, polled at most once a second,
-says nothing else; that a name is absent is never believed from the cache, and for making something not from a
-listing alone.
+What has an id is asked by id. That a name is absent is never believed from the cache, and for making something not from
+a listing alone.
 """
 
 from __future__ import annotations
@@ -12,19 +11,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from services import settings
-from services.drive import google_root, names
-from services.drive.api.client import DriveClient
+from services.drive import google_cache, google_root, names
 from services.drive.api.types import SHORTCUT, DriveFile
 from services.drive.errors import DriveRefused
+from services.drive.google_cache import Cache
 from services.drive.google_mirror import Mirror
-from services.drive.google_root import MARK, Ambiguous, Layout
+from services.drive.google_places import Places
+from services.drive.google_root import MARK, Ambiguous
+from services.drive.google_slots import Slots
 from services.drive.store import parts
 from services.errors import BadInput, HybridError
 
-FRESH = 1.0  # seconds for which the last poll of the changes, and a listing for reading, are good enough
-SAVE_SECONDS = 60.0
+if TYPE_CHECKING:
+    from services.drive.api.client import DriveClient
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,23 @@ class Tree:
         self.mirror = mirror
         self.drive = drive
         self.root_name = root_name
-        self.layout = Layout({}, {})
         self.own: set[str] = set()  # folders in which nobody else writes: nothing is there but what we put there
-        self._root = ""
-        self._token = ""
-        self._polled = self._saved = -1e9
-        self._by_id: dict[str, DriveFile] = {}
-        self._by_name: dict[tuple[str, str], str] = {}
         self._listed: dict[str, tuple[float, Listing]] = {}
-        self._polling = asyncio.Lock()
-        self._making = asyncio.Lock()
         self._listing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._making = asyncio.Lock()
+        self.cache = Cache(client, mirror, drive, self._relist)
+        self.slots = Slots(self)
+        self.places = Places(self, self.slots)
+
+    def _relist(self, folder: str) -> None:
+        self._listed.pop(folder, None)
 
     # looking
 
     async def root(self) -> DriveFile:
         """The root folder. Raises StoreUnreachable when there is none yet, or none any more."""
-        await self.fresh()
-        known = self._by_id.get(self._root) if self._root else None
+        await self.cache.fresh()
+        known = self.cache.get(self.cache.root)
         if known is None:
             known = await google_root.find_root(self.client, self.drive, self.root_name)
             if known is None:
@@ -78,8 +79,8 @@ class Tree:
 
     def adopt(self, root: DriveFile) -> None:
         """From now on ``root`` is the root."""
-        self._root = root.id
-        self.put(root)
+        self.cache.root = root.id
+        self.cache.put(root)
 
     async def find(self, path: str, *, itself: bool = False) -> DriveFile | None:
         """What ``path`` leads to, None when there is nothing. Raises Ambiguous for twins.
@@ -93,7 +94,7 @@ class Tree:
     async def _walk(self, root: DriveFile, way: tuple[str, ...]) -> DriveFile | None:
         at, start = root, 0
         for n in range(len(way), 0, -1):  # the longest beginning whose id the root reserves
-            id = self.layout.places.get("/".join(way[:n]))
+            id = self.cache.layout.places.get("/".join(way[:n]))
             if id is not None:
                 found = await self._reserved(way[:n], id)
                 if found is not None:
@@ -123,7 +124,7 @@ class Tree:
     def _in_place(self, folder: DriveFile, way: tuple[str, ...]) -> None:
         """Raises HybridError when a folder of the layout was thrown away or moved. Its name may be changed."""
         path = "/".join(way)
-        above = self.layout.places.get("/".join(way[:-1])) if len(way) > 1 else self._root
+        above = self.cache.layout.places.get("/".join(way[:-1])) if len(way) > 1 else self.cache.root
         if folder.trashed:
             raise HybridError(
                 f"The store's folder {path} ({folder.id}) lies in Google Drive's trash.",
@@ -137,18 +138,15 @@ class Tree:
 
     async def known(self, id: str) -> DriveFile | None:
         """A file by its id: from the cache while the changes say nothing else, or asked."""
-        await self.fresh()
-        found = self._by_id.get(id)
+        await self.cache.fresh()
+        found = self.cache.get(id)
         if found is None and (found := await self.client.get(id)) is not None and not found.trashed:
-            self.put(found)
+            self.cache.put(found)
         return found
 
     async def child(self, folder: DriveFile, part: str) -> DriveFile | None:
         """The child that ``part`` means; a shortcut as it is."""
-        id = None
-        if names.MARK not in part:
-            id = self._by_name.get((folder.id, part))
-        found = self._by_id.get(id) if id else None
+        found = self.cache.child(folder.id, part) if names.MARK not in part else None
         if found is None:
             if folder.id in self.own:
                 return None
@@ -166,14 +164,14 @@ class Tree:
         """A folder's children; one for reading may be a second old, ``sure`` asks now."""
         async with self._listing[folder.id]:
             at, known = self._listed.get(folder.id, (-1e9, None))
-            if known is not None and not sure and monotonic() - at < FRESH:
+            if known is not None and not sure and monotonic() - at < google_cache.FRESH:
                 return known
             began = monotonic()
             found = await self._sorted(await self.client.children(folder.id))
             for alike in found.twins.values():
-                self._by_name.pop((folder.id, alike[0].name), None)
+                self.cache.ambiguous(folder.id, alike[0].name)
             for file in found.files.values():
-                self.put(file, parent=folder.id)
+                self.cache.put(file, parent=folder.id)
             self._listed[folder.id] = (began, found)
             return found
 
@@ -218,7 +216,7 @@ class Tree:
         if not way:
             return await self.root()
         await self.root()
-        id = self.layout.places.get("/".join(way))
+        id = self.cache.layout.places.get("/".join(way))
         if id is not None and (found := await self._reserved(way, id)) is not None:
             return found
         above = await self._make(way[:-1], {})
@@ -227,11 +225,11 @@ class Tree:
             made = await self.client.create_folder(way[-1], above.id, id=id, properties=marked)
         else:
             made = await self._make_free(above, way[-1], marked)
-        self.put(made)
+        self.cache.put(made)
         return made
 
     async def _make_free(self, above: DriveFile, part: str, properties: dict[str, str]) -> DriveFile:
-        """A folder whose id nothing reserves: made, then looked at again; of two at once the older one stays."""
+        """A folder whose id the root does not reserve."""
         there = await self.child(above, part)
         if there is None and above.id not in self.own:
             there = (await self.listing(above, sure=True)).named(part)
@@ -241,32 +239,20 @@ class Tree:
                 raise HybridError(f"{part!r} on Google Drive is a file ({there.id}) where a folder is needed.")
             return found
         name = names.drive_name(part)
-        id = await self.reserve(above.id, name)
-        made = await self.client.create_folder(name, above.id, id=id, properties=properties)
+        id = await self.new_id(above, name)
+        try:
+            return await self.client.create_folder(name, above.id, id=id, properties=properties)
+        except DriveRefused as refusal:
+            if refusal.status != 409:
+                raise
+        id = await self.new_id(above, name, dead=id)  # it was deleted for good, and its id is not given again
+        return await self.client.create_folder(name, above.id, id=id, properties=properties)
+
+    async def new_id(self, above: DriveFile, name: str, *, dead: str = "") -> str:
+        """The id under which ``name`` is to be made: where others write too, the one that everybody will use."""
         if above.id not in self.own:
-            made = await self._agreed(above, made)
-        self.mirror.made(above.id, name)
-        return made
-
-    async def _agreed(self, above: DriveFile, made: DriveFile) -> DriveFile:
-        others = [f for f in await self.client.children(above.id) if f.name == made.name and f.id != made.id]
-        self._listed.pop(above.id, None)
-        one = await self.one_of([made, *others]) if others else made
-        if one is None:
-            raise twins(made.name, (made, *others))
-        if one.id != made.id and not await self.client.children(made.id):
-            await self.remove(made)
-        return one
-
-    async def reserve(self, parent: str, name: str) -> str:
-        """An id for ``name`` in ``parent``: the one that an earlier, interrupted attempt took, or a new one."""
-        id = self.mirror.pending(parent, name)
-        if id:
-            before = await self.client.get(id)
-            if before is None or (not before.trashed and parent in before.parents and before.name == name):
-                return id
+            return await self.places.id_for(above, name, dead=dead)
         [id] = await self.client.new_ids()
-        self.mirror.reserve(parent, name, id)
         return id
 
     async def remove(self, file: DriveFile) -> None:
@@ -276,79 +262,7 @@ class Tree:
         except DriveRefused as refusal:
             if refusal.status != 404:
                 await self.client.trash(file.id)
-        self.forget(file.id)
-
-    # remembering
-
-    def put(self, file: DriveFile, *, parent: str = "") -> None:
-        """Remember a file as it is now."""
-        self.forget(file.id)
-        self._by_id[file.id] = file
-        for above in {*file.parents, *((parent,) if parent else ())}:
-            self._by_name[above, file.name] = file.id
-            self._listed.pop(above, None)
-        if file.id == self._root:
-            self.layout = google_root.layout(file.properties)
-
-    def forget(self, id: str) -> None:
-        """The file is not what it was."""
-        before = self._by_id.pop(id, None)
-        if before is not None:
-            for above in before.parents:
-                if self._by_name.get((above, before.name)) == id:
-                    del self._by_name[above, before.name]
-                self._listed.pop(above, None)
-
-    async def fresh(self) -> None:
-        """Bring the cache up to Drive's changes feed unless that was done within the last second."""
-        if monotonic() - self._polled < FRESH:
-            return
-        async with self._polling:
-            began = monotonic()
-            if began - self._polled < FRESH:
-                return
-            if not self._token:
-                self._load()
-            if self._token:
-                await self._replay()
-            else:
-                self._token = await self.client.changes_start()
-            self._polled = began
-            if began - self._saved > SAVE_SECONDS:
-                self.save()
-
-    async def _replay(self) -> None:
-        try:
-            changes, self._token = await self.client.changes(self._token)
-        except DriveRefused:  # the token is too old, or another account's
-            self._by_id.clear()
-            self._by_name.clear()
-            self._token, self._root = await self.client.changes_start(), ""
-            return
-        for change in changes:
-            known = self._by_id.get(change.id)
-            if change.file is None or change.file.trashed:
-                self.forget(change.id)
-            elif known is not None:
-                self.put(change.file)
-            for above in change.file.parents if change.file is not None else ():
-                self._listed.pop(above, None)
-                if known is None and change.file is not None:  # perhaps a twin: the next look must be a listing
-                    self._by_name.pop((above, change.file.name), None)
-        self.mirror.noticed({c.id: c.file.sha256 if c.file is not None else "" for c in changes})
-
-    def _load(self) -> None:
-        snapshot = self.mirror.load()
-        if snapshot is not None and snapshot.root == (self.drive.root_id or snapshot.root):
-            self._token, self._root = snapshot.token, snapshot.root
-            for file in snapshot.files:
-                self.put(file)
-
-    def save(self) -> None:
-        """Keep what is known for the next process."""
-        if self._token and self._root:
-            self._saved = monotonic()
-            self.mirror.save(self._token, self._root, self._by_id.values())
+        self.cache.forget(file.id)
 
 
 def twins(name: str, found: Iterable[DriveFile]) -> Ambiguous:

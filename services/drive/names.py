@@ -19,6 +19,7 @@ LONGEST = 240  # bytes; file systems take 255, and a download's ".part" or journ
 _EMPTY = f"{MARK}~empty"
 _CUT = re.compile(f"{MARK}~[0-9a-f]{{24}}")
 _ESCAPES = re.compile(f"(?:{MARK}[0-9A-F]{{2}})+")
+_ORDINARY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,200}[A-Za-z0-9_-]")
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,16}$")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})  # control, format (bidi marks), odd spaces …
 _WINDOWS = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
@@ -28,6 +29,8 @@ _WINDOWS = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
 
 def local_name(name: str) -> str:
     """The part of a local path for one name: never empty, "." or "..", no slash, at most ``LONGEST`` bytes."""
+    if _ORDINARY.fullmatch(name) and name.partition(".")[0].rstrip(" ").lower() not in _WINDOWS:
+        return name  # as nearly all are: large folders are listed often
     return _cut(name, _escaped(name, _bad))
 
 
@@ -114,4 +117,6 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _folded(text: str) -> str:
+    if text.isascii():
+        return text.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())

@@ -31,6 +31,8 @@ class Partial:
         self.local = local
         self.path = local.with_name(local.name + ".part")
         self.resumed = 0
+        self._using = threading.Lock()  # a cancelled caller closes while its thread may still be writing
+        self._closed = False
         with _sentences(self.path):
             self._fd = self._open()
             try:
@@ -77,7 +79,7 @@ class Partial:
     def write(self, data: bytes | memoryview) -> None:
         """Append. Raises HybridError when the disk is full."""
         view = memoryview(data)
-        with _sentences(self.path):
+        with self._held(self.path):
             while view:
                 n = os.pwrite(self._fd, view, self.done)
                 self._hash.update(view[:n])
@@ -86,9 +88,10 @@ class Partial:
 
     def restart(self) -> None:
         """Throw away what came."""
-        os.ftruncate(self._fd, 0)
-        self._hash = hashlib.sha256()
-        self.done = self.resumed = 0
+        with self._held(self.path):
+            os.ftruncate(self._fd, 0)
+            self._hash = hashlib.sha256()
+            self.done = self.resumed = 0
 
     def sha256(self) -> str:
         """Of what came so far (hex)."""
@@ -96,7 +99,7 @@ class Partial:
 
     def keep(self) -> None:
         """It is whole and right: flush it to the disk and rename it onto its place."""
-        with _sentences(self.local):
+        with self._held(self.local):
             os.fsync(self._fd)
             self.path.replace(self.local)
             atomic.sync_directory(self.local.parent)
@@ -106,8 +109,19 @@ class Partial:
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of it; what came stays for the next attempt."""
-        os.close(self._fd)
+        """Let go of it, after the block that is just being written; what came stays for the next attempt."""
+        with self._using:
+            if not self._closed:
+                self._closed = True
+                os.close(self._fd)
+
+    @contextlib.contextmanager
+    def _held(self, path: Path) -> Iterator[None]:
+        """The file is open and stays so: after ``close`` its number may be another file's."""
+        with self._using, _sentences(path):
+            if self._closed:
+                raise HybridError("The copy was stopped.")
+            yield
 
 
 @contextlib.contextmanager

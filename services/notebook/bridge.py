@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
@@ -13,6 +14,7 @@ from services.errors import HybridError
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 0.5  # a signal that comes just before the thread falls asleep is seen after so long
 _STOP_SECONDS = 30  # how long an interrupted call may take to put its things away
 _start = threading.Lock()
 _running: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -23,24 +25,40 @@ def call(work: Coroutine[Any, Any, T]) -> T:
 
     An interrupt (the notebook's stop button) cancels it first. The hint of a HybridError is added to what is shown.
     """
-    ended = threading.Event()
+    loop, ended = _loop(), threading.Event()
+    tasks: list[asyncio.Task[Any] | None] = []
+    given_up = False
 
     async def run() -> T:
         try:
+            tasks.append(asyncio.current_task())
+            if given_up:
+                raise asyncio.CancelledError
             return await work
         finally:
+            work.close()
             ended.set()
 
-    future = asyncio.run_coroutine_threadsafe(run(), _loop())
+    def cancel() -> None:
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+
+    submitted = False
     try:
+        future = asyncio.run_coroutine_threadsafe(run(), loop)
+        submitted = True
+        while not concurrent.futures.wait([future], timeout=_LOOK_SECONDS).done:
+            pass
         return future.result()
     except HybridError as error:
         if error.hint and error.hint not in getattr(error, "__notes__", ()):
             error.add_note(error.hint)
         raise
     except BaseException:
-        if future.cancel():
-            ended.wait(_STOP_SECONDS)
+        given_up = True
+        loop.call_soon_threadsafe(cancel)
+        ended.wait(_STOP_SECONDS if submitted else 1)  # an interrupt can come before there is anything to wait for
         raise
 
 

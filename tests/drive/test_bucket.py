@@ -88,7 +88,7 @@ async def test_a_chain_is_walked_to_its_first_empty_slot_and_seen_to_grow(store:
 
 
 async def test_files_go_up_and_come_down_with_their_checksums(store: BucketStore, tmp_path: Path) -> None:
-    contents = {NAME: os.urandom(20_000_001), "a/b/small": b"x", "empty": b""}
+    contents = {NAME: os.urandom(12_000_001), "a/b/small": b"x", "empty": b""}
     sources = [_source(tmp_path / "in", name, data) for name, data in contents.items()]
     up, down = Heard(), Heard()
     copied = await store.put_files(sources, "models/v", up)
@@ -119,11 +119,11 @@ async def test_what_is_there_is_refused_or_replaced_whole(store: BucketStore, tm
 
 
 async def test_a_source_that_changes_while_it_is_sent_leaves_nothing(store: BucketStore, tmp_path: Path) -> None:
-    source = _source(tmp_path, "f", bytes(30 << 20))
+    source = _source(tmp_path, "f", bytes(18 << 20))
 
     def change(n: int, path: str) -> None:
         with (tmp_path / "f").open("r+b") as file:
-            file.seek(29 << 20)
+            file.seek(17 << 20)
             file.write(b"changed")
 
     with pytest.raises(HybridError, match="changed while"):
@@ -314,3 +314,24 @@ async def test_trouble_is_one_sentence(s3: str, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(HybridError, match="obstore") as caught2:
         await BucketStore.from_url(s3, "R").read("a")
     assert "pip install" in caught2.value.hint
+
+
+def test_a_process_ends_with_its_own_exit_code_when_the_bucket_does_not_answer(s3: str, tmp_path: Path) -> None:
+    (tmp_path / "hybrid.toml").write_text(f'[store]\nkind = "bucket"\nurl = "{s3}"\n')
+    code = (
+        "import sys; from services.drive.bucket_objects import Objects\n"
+        "Objects.__init__.__kwdefaults__['patience'] = 0.1\n"
+        "from services.drive.bucket import BucketStore\n"
+        "BucketStore.from_url.__func__.__kwdefaults__['patience'] = 0.1\n"
+        "from hybrid_tui.cli import main; sys.exit(main(['--workspace', sys.argv[1], '--run', 'store.status']))"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE,
+            env={**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for process in started:
+        assert "does not answer" in process.communicate(timeout=30)[1]
+        assert process.returncode == 4

@@ -116,7 +116,7 @@ async def test_a_line_that_stays_down_ends_in_a_sentence_and_keeps_what_came(
     s3: str, line: Line, tmp_path: Path
 ) -> None:
     store = BucketStore.from_url(s3, "R", patience=0.2)
-    data = os.urandom(30 << 20)
+    data = os.urandom(18 << 20)
     (tmp_path / "f").write_bytes(data)
     await store.put_files([Source(str(tmp_path / "f"), "f", len(data))], "m", lambda n, p: None)
     wanted = Wanted("f", str(tmp_path / "got"), len(data), hashlib.sha256(data).hexdigest())

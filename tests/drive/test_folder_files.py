@@ -7,12 +7,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from services.drive.errors import Corrupted
 from services.drive.folder import FolderStore
+from services.drive.partial import Partial
 from services.drive.store import Source, Wanted
 from services.errors import BadInput, HybridError
 
@@ -187,3 +189,16 @@ async def test_trash_passes_over_what_is_gone(store: FolderStore) -> None:
     await store.trash("m", ["a/x", "b"])
     assert await store.read("m/a/x") is None
     assert [f.path.split("/", 2)[2] for f in await store.files(".trash")] == ["m/a/x"]
+
+
+def test_a_part_that_was_closed_writes_into_no_other_file(tmp_path: Path) -> None:
+    part = Partial(tmp_path / "f", size=10, resume=False, stop=threading.Event())
+    part.write(b"12")
+    part.close()
+    with (tmp_path / "other").open("wb"):  # takes the number that became free
+        for late in (lambda: part.write(b"34"), part.restart, part.keep):
+            with pytest.raises(HybridError, match="stopped"):
+                late()
+        part.close()
+    assert (tmp_path / "f.part").read_bytes() == b"12"
+    assert (tmp_path / "other").read_bytes() == b""

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from services.context import Context
 from services.drive import google_init, google_session
 from services.drive.actions import StatusParams, status
 from services.drive.api.types import FOLDER, SHORTCUT
-from services.drive.auth.vault import Vault
+from services.drive.auth.vault import Grant, Vault
 from services.drive.errors import Corrupted, SignInNeeded
 from services.drive.google import DriveStore
 from services.drive.google_root import Ambiguous
@@ -22,7 +23,7 @@ from services.drive.open import open_store
 from services.drive.store import INCOMING, Source, Wanted
 from services.errors import BadInput, HybridError, StoreUnreachable
 from services.workspace import Workspace
-from tests.drive.google_bed import SignedIn, again
+from tests.drive.google_bed import SCOPES, SignedIn, again
 from tests.drive_bed.serve import Account, DriveServer
 
 LOG = "docs/registry/log"
@@ -68,6 +69,17 @@ async def run():
     os._exit(0)
 
 asyncio.run(run())
+"""
+PUSH = """
+import asyncio, pathlib, sys
+from services.drive.open import open_store
+from services.drive.store import Source
+from services.workspace import open_workspace
+
+files = sorted(pathlib.Path(sys.argv[2]).iterdir())
+sources = [Source(str(f), f.name, f.stat().st_size) for f in files]
+store = open_store(open_workspace(pathlib.Path(sys.argv[1])))
+asyncio.run(store.put_files(sources, "datasets/new", lambda n, path: None))
 """
 OPEN_A_FOLDER = """
 import pathlib, sys
@@ -124,7 +136,7 @@ async def test_files_are_written_replaced_listed_and_read_from_elsewhere(
 async def test_what_another_box_moved_replaced_or_threw_away_is_noticed(
     store: DriveStore, signed_in: SignedIn, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.drive.google_tree.FRESH", 0.0)
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
     other = await _other(signed_in, account)
     for n in range(4):
         await store.write(f"notebooks/{n}", b"old")
@@ -140,7 +152,7 @@ async def test_what_another_box_moved_replaced_or_threw_away_is_noticed(
 async def test_two_files_of_one_name_are_named_never_guessed(
     store: DriveStore, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.drive.google_tree.FRESH", 0.0)
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
     folder = await _id(store, "notebooks")
     ids = [account.put("x.txt", data, parent=folder) for data in (b"one", b"two")]
     for call in (
@@ -162,7 +174,7 @@ async def test_two_files_of_one_name_are_named_never_guessed(
 async def test_a_twin_that_comes_later_is_noticed(
     store: DriveStore, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.drive.google_tree.FRESH", 0.0)
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
     await store.write("notebooks/x", b"one")
     assert await store.read("notebooks/x") == b"one"
     account.put("x", b"two", parent=await _id(store, "notebooks"))
@@ -206,14 +218,30 @@ async def test_hostile_names_stay_inside_and_are_shown(store: DriveStore, accoun
     assert [h.read() for h in account.server.named("line\nbreak")] == [b"again"]
 
 
+@pytest.mark.parametrize("stale", [0.0, 30.0])
 async def test_folders_made_by_two_at_once_become_one(
-    store: DriveStore, signed_in: SignedIn, account: Account, drive_server: DriveServer
+    store: DriveStore,
+    signed_in: SignedIn,
+    account: Account,
+    drive_server: DriveServer,
+    stale: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stores = [store, *[await _other(signed_in, account, f"box{n}") for n in range(3)]]
+    await store.write("datasets/before", b"")
+    drive_server.fault(path=r"/drive/v3/files\?.*parents", stale=stale, times=0)  # nobody sees what the others make
+    root = store.workspace.settings.drive.root_id
+    stores = [store, *[open_store(signed_in(f"box{n}", account, root_id=root)) for n in range(3)]]
     await asyncio.gather(*(s.write(f"datasets/shared/deep/{n}", b"x") for n, s in enumerate(stores)))
+    drive_server.clear()
     for name in ("shared", "deep"):
         assert len([h for h in drive_server.named(name) if not h.trashed]) == 1
     assert [e.name for e in await store.list("datasets/shared/deep")] == ["0", "1", "2", "3"]
+    await asyncio.gather(*(s.write("datasets/shared/same", f"{n}".encode()) for n, s in enumerate(stores)))
+    assert len(drive_server.named("same")) == 1
+    await store.trash("datasets", ["shared"])
+    await store.write("datasets/shared/x", b"y")  # the name's id is of no use any more: a new one is written down
+    monkeypatch.setattr("services.drive.google_cache.FRESH", 0.0)
+    assert await stores[1].read("datasets/shared/x") == b"y"
 
 
 async def test_an_empty_twin_of_a_folder_that_came_to_light_late_is_no_riddle(
@@ -293,6 +321,13 @@ async def test_a_long_chain_opens_with_two_requests(
     await session.client.replace(tampered, b"nowhere")
     await google_session.close(store.workspace)
     assert (await walked(open_store(again(store.workspace))))[0] == 31  # type: ignore[arg-type]
+    session = await google_session.session(store.workspace)
+    await session.client.replace(ids[10], b"nowhere")
+    session.tree.cache._token = ""  # a box that was away for so long that its place in the changes is of no use
+    await google_session.close(store.workspace)
+    session = await google_session.session(store.workspace)
+    session.tree.mirror._write("delete from snapshot", [()])
+    assert (await walked(open_store(again(store.workspace))))[0] == 11  # type: ignore[arg-type]
 
 
 # many files
@@ -323,6 +358,31 @@ async def test_files_go_up_verified_and_are_not_sent_twice(
     assert {h.id for h in drive_server.named("a.bin")} == ids and drive_server.named("a.bin")[0].read() == b"A" * 3000
     with pytest.raises(HybridError, match="changed"):
         await store.put_files([Source(str(tmp_path / "in/a.bin"), "z.bin", 5)], "datasets/new", _nothing)
+
+
+def test_killed_in_the_middle_the_next_push_sends_the_rest_only(
+    store: DriveStore, tmp_path: Path, drive_server: DriveServer
+) -> None:
+    sources = _sources(tmp_path / "in", {f"{n:02}": bytes([n]) * 50_000 for n in range(40)})
+    drive_server.fault(method="POST", path="/upload/", latency=0.1, times=0)
+    before = len(drive_server.requests)
+    pushing = subprocess.Popen(
+        [sys.executable, "-c", PUSH, str(store.workspace.root), str(tmp_path / "in")], cwd=CHECKOUT
+    )
+    end = time.monotonic() + 30
+    while len(drive_server.named("07")) == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    pushing.kill()
+    pushing.wait()
+    drive_server.clear()
+    came = sum(h.size or 0 for h in drive_server.files)
+    assert 0 < came < 40 * 50_000
+    fresh = open_store(again(store.workspace))
+    asyncio.run(fresh.put_files(sources, "datasets/new", _nothing))
+    assert sorted(h.name for h in drive_server.files if h.size == 50_000) == [s.path for s in sources]
+    sent = sum(r.bytes_in for r in drive_server.requests_since(before) if "/upload/" in r.path)
+    on_their_way = 2 * store.workspace.settings.drive.transfers  # at the kill, and their answers not noted yet
+    assert sent < (40 + on_their_way) * 51_000
 
 
 async def test_a_folder_is_fetched_once_and_then_only_what_changed(
@@ -372,7 +432,9 @@ async def test_rename_overwrites_nothing_and_the_second_of_two_is_told(
     assert await store.read("results/a/x") == b"a" and await store.stat("datasets/a") is None
 
 
-async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(store: DriveStore) -> None:
+async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(
+    store: DriveStore, account: Account
+) -> None:
     release = await store.claim(f"{INCOMING}/mine")
     await store.write(f"{INCOMING}/mine/x", b"x")
     assert await store.abandoned(INCOMING) == []
@@ -383,6 +445,14 @@ async def test_a_claim_holds_while_its_process_lives_and_a_lost_one_is_swept(sto
     assert await store.abandoned(INCOMING) == ["dead"]
     await store.discard(f"{INCOMING}/dead")
     await store.discard(f"{INCOMING}/dead")
+    incoming = await _id(store, INCOMING)
+    for name, days in (("recent", 1), ("lost", 9)):
+        since = str(int(time.time()) - days * 86_400)
+        about = {"hybridTui": "folder", "hybridTuiHost": "elsewhere", "hybridTuiSince": since}
+        account.put(name, mime=FOLDER, parent=incoming, properties=about)
+    assert await store.abandoned(INCOMING) == ["lost"]
+    await store.discard(f"{INCOMING}/lost")
+    assert [h.trashed for h in account.server.named("lost")] == [True]  # another box's bytes are not deleted for good
     assert await store.abandoned(INCOMING) == [] and await store.stat(f"{INCOMING}/dead") is None
 
 
@@ -397,9 +467,31 @@ async def test_status_says_whose_drive_it_is_and_how_much_room(store: DriveStore
     assert "Banking LLM" in told.path
 
 
-async def test_without_a_sign_in_or_a_line_it_says_so(signed_in: SignedIn, account: Account, config: Path) -> None:
+async def test_the_root_may_lie_in_a_shared_drive(
+    signed_in: SignedIn, account: Account, drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google_init, "SETTLE", 0.02)
+    drive = drive_server.shared_drive("Team", {account.email: "fileOrganizer"})
+    workspace = signed_in("team", account, shared_drive=drive)
+    await google_init.init(Context(workspace), google_init.InitParams())
+    store = open_store(again(workspace))
+    await store.write("datasets/x", b"x")
+    release = await store.claim(f"{INCOMING}/mine")
+    release()
+    await store.discard(f"{INCOMING}/mine")
+    assert await store.read("datasets/x") == b"x" and await store.list(INCOMING) == ()
+    assert {h.drive for h in drive_server.named("x")} == {drive}
+    assert store.local("datasets") == "Shared drive/Banking LLM/datasets"
+
+
+async def test_without_a_sign_in_or_a_line_it_says_so(
+    signed_in: SignedIn, account: Account, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = signed_in("work", account)
     away = again(workspace, api="http://127.0.0.1:9", token_url="http://127.0.0.1:9/token")
+    monkeypatch.setattr("services.drive.google_cache.FIRST_SECONDS", 0.3)
+    with pytest.raises(StoreUnreachable, match=r"does not answer .*no connection"):
+        await open_store(again(workspace, api="http://127.0.0.1:9")).list("models")
     Vault(account.client, config).path.unlink()
     for broken, kind in ((again(workspace), SignInNeeded), (away, StoreUnreachable)):
         with pytest.raises(kind) as caught:
@@ -407,6 +499,17 @@ async def test_without_a_sign_in_or_a_line_it_says_so(signed_in: SignedIn, accou
         assert caught.value.exit_code == 4 and caught.value.hint and "\n" not in str(caught.value)
         told = await open_store(broken).status()
         assert not told.reachable and str(caught.value) in told.problem and not told.created
+
+
+async def test_after_another_sign_in_another_drive_is_seen(
+    store: DriveStore, account: Account, config: Path, drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google_session, "_LOOK_SECONDS", 0.0)
+    assert (await store.status()).label.endswith("ann@example.org")
+    bob = drive_server.account("bob@example.org", scope="drive")
+    Vault(bob.client, config).write(Grant(bob.client, SCOPES["drive"], bob.refresh_token))
+    told = await store.status()
+    assert told.label.endswith("bob@example.org") and not told.created and "may not see it" in told.problem
 
 
 def test_a_folder_store_imports_no_drive_client(tmp_path: Path) -> None:

@@ -59,8 +59,10 @@ async def test_another_box_finds_it_by_name_and_mark(signed_in: SignedIn, drive_
     assert (second.how, second.root_id, second.folders) == ("found", first.root_id, 0)
 
 
-async def test_two_at_once_end_up_with_one(signed_in: SignedIn, drive_server: DriveServer) -> None:
+@pytest.mark.parametrize("stale", [0.0, 0.3])
+async def test_two_at_once_end_up_with_one(signed_in: SignedIn, drive_server: DriveServer, stale: float) -> None:
     account = drive_server.account()
+    drive_server.fault(path=r"/drive/v3/files\?", method="GET", stale=stale, times=0)
     boxes = [signed_in(f"box{n}", account) for n in range(4)]
     done = await asyncio.gather(*(_init(box) for box in boxes))
     assert len({d.root_id for d in done}) == 1
@@ -70,10 +72,25 @@ async def test_two_at_once_end_up_with_one(signed_in: SignedIn, drive_server: Dr
 
 
 async def test_a_lost_reply_makes_no_second_root(signed_in: SignedIn, drive_server: DriveServer) -> None:
-    drive_server.fault(method="POST", path=r"/drive/v3/files\?", lose_reply=True, times=3)
+    drive_server.fault(method="POST", path=r"/drive/v3/files\?", lose_reply=True, times=2)
     await _init(signed_in())
     names = [held.name for held in drive_server.files]
     assert len(names) == len(set(names)) == 1 + len(FOLDERS)
+
+
+async def test_two_that_adopt_at_once_agree(
+    signed_in: SignedIn, drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google_init, "SETTLE", 0.5)  # longer than a look and the write after it take
+    account = drive_server.account(scope="drive")
+    mine = account.put("Banking LLM", mime="application/vnd.google-apps.folder", by="")
+    boxes = [signed_in(f"box{n}", account) for n in range(3)]
+    done = await asyncio.gather(*(_init(box, yes=True) for box in boxes))
+    assert {d.root_id for d in done} == {mine}
+    firsts = {await open_store(again(box)).first_id("docs/registry/log") for box in boxes}
+    assert len(firsts) == 1
+    for path in FOLDERS:
+        assert len(drive_server.named(path.rpartition("/")[2])) == 1, path
 
 
 async def test_a_folder_of_a_persons_own_is_adopted_only_with_a_yes(

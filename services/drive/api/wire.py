@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from datetime import datetime
 from typing import TypeVar
 
@@ -9,6 +10,8 @@ import msgspec
 
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import About, Change, DriveFile, SharedDrive
+
+FILES_PATH = "/drive/v3/files"
 
 FILE = (
     "id,name,mimeType,parents,size,md5Checksum,sha256Checksum,modifiedTime,createdTime,trashed,"
@@ -71,9 +74,15 @@ class File(_Wire):
 
 
 class FileList(_Wire):
-    files: list[File] = []
+    """One page, its files not read yet: the token of the next page is wanted first."""
+
+    files: msgspec.Raw = msgspec.Raw(b"[]")
     next_page_token: str = ""
     incomplete_search: bool = False
+
+    def found(self) -> list[DriveFile]:
+        """The files. Raises Trouble when they are not as the API would write them."""
+        return [file.file() for file in decode(bytes(self.files), list[File])]
 
 
 class Ids(_Wire):
@@ -148,6 +157,16 @@ def decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Trouble("an answer that is not one of Google Drive's API") from None
+
+
+def file_path(id: str) -> str:
+    """Where a file is looked at, changed and read."""
+    return f"{FILES_PATH}/{urllib.parse.quote(id, safe='')}"
+
+
+def upload_path(id: str = "") -> str:
+    """Where bytes are sent: for a new file, or as the content of the file ``id``."""
+    return "/upload" + (file_path(id) if id else FILES_PATH)
 
 
 def quoted(text: str) -> str:
