@@ -19,6 +19,7 @@ UNSURE = 1.3  # by which factor an estimate may be wrong: measured ones were wit
 _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _NF4 = 0.5 + 0.127 / 8  # bytes a parameter in 4 bit with doubly quantised constants (Dettmers et al. 2023)
 _PROCESS = {"own": 420e6, "general": 720e6}  # a process with torch, and with transformers and PEFT, before any model
+_CPU_MORE = 1.35  # of the activations: attention's padded views, what malloc keeps; from two real runs (docs/costs.md)
 _HEAD_CHUNK = 512  # labelled positions whose logits exist at once on a CPU
 _HEAD_NUMBERS = 1 << 27  # logits at once on a GPU
 
@@ -37,7 +38,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes by part. ``process`` counts on a CPU only: a GPU's context is no part of its usable memory."""
+    """Bytes by part. ``process`` and ``checkpoint`` (copies of what is written) count on a CPU only: a GPU's context is
+    no part of its usable memory."""
 
     weights: int
     adapter: int
@@ -45,6 +47,7 @@ class Memory(msgspec.Struct, frozen=True):
     optimizer: int
     activations: int
     logits: int
+    checkpoint: int
     process: int
 
     @property
@@ -52,7 +55,7 @@ class Memory(msgspec.Struct, frozen=True):
         """All parts together."""
         return (
             self.weights + self.adapter + self.gradients + self.optimizer
-            + self.activations + self.logits + self.process
+            + self.activations + self.logits + self.checkpoint + self.process
         )  # fmt: skip
 
 
@@ -67,8 +70,9 @@ def estimate(shape: Shape, plan: Plan, place: Place) -> Memory:
         adapter=0 if full else int(trained * (4 + (number if own and number < 4 else 0))),
         gradients=4 * trained,
         optimizer=8 * trained,
-        activations=_activations(shape, plan, own, number),
+        activations=int(_activations(shape, plan, own, number) * (_CPU_MORE if place == "cpu" else 1)),
         logits=_logits(shape, plan, number, place),
+        checkpoint=12 * trained if place == "cpu" else 0,
         process=int(_PROCESS["own" if own else "general"]) if place == "cpu" else 0,
     )
 

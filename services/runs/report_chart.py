@@ -10,7 +10,7 @@ import msgspec
 
 from services import formats
 
-WIDTH, LEFT, RIGHT, TOP, PLOT, BOTTOM = 760, 72, 24, 46, 200, 44
+WIDTH, LEFT, RIGHT, TOP, PLOT, BOTTOM = 760, 84, 24, 46, 200, 44
 _COLOURS = ("#3b82c4", "#d9772b", "#3a9a5b", "#a05cc0", "#c2485d")  # each at least 3:1 on white and on near-black
 _DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2")  # colour never says it alone
 _INK, _GRID = "#808890", "#80889055"
@@ -37,7 +37,10 @@ class Chart(msgspec.Struct, frozen=True):
 
 
 def draw(charts: Sequence[Chart]) -> str:
-    """All ``charts`` below one another as one SVG document. Charts without a single finite value are left out."""
+    """All ``charts`` below one another as one SVG document, those of the same x over the same range.
+
+    Charts without a single finite value are left out.
+    """
     shown = [chart for chart in charts if _values(chart)]
     each = TOP + PLOT + BOTTOM
     height = max(each * len(shown), 60)
@@ -48,7 +51,8 @@ def draw(charts: Sequence[Chart]) -> str:
     if not shown:
         parts.append(f'<text x="{WIDTH / 2}" y="34" text-anchor="middle" fill="{_INK}">No figures were told.</text>')
     for number, chart in enumerate(shown):
-        parts += [f'<g transform="translate(0 {number * each})">', *_chart(chart), "</g>"]
+        xs = [x for other in shown if other.x == chart.x for curve in other.curves for x, _ in curve.points]
+        parts += [f'<g transform="translate(0 {number * each})">', *_chart(chart, min(xs), max(xs)), "</g>"]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -56,12 +60,10 @@ def _values(chart: Chart) -> list[float]:
     return [y for curve in chart.curves for _, y in curve.points if y is not None and math.isfinite(y)]
 
 
-def _chart(chart: Chart) -> list[str]:
+def _chart(chart: Chart, first: float, last: float) -> list[str]:
     values = _values(chart)
     log = chart.log and min(values) > 0 and max(values) / min(values) > 3
     low, high, marks = _axis(values, log)
-    xs = [x for curve in chart.curves for x, _ in curve.points]
-    first, last = min(xs), max(xs)
     span = (last - first) or 1.0
 
     def at_x(x: float) -> float:
