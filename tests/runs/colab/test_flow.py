@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.runs import events, local, view
@@ -95,7 +97,8 @@ def test_a_budget_stops_a_run_and_frees_its_machine_although_the_box_is_dead(
     wait_for_step(run_dir, 5)
     supervisor, agent = supervisor_of(run_dir), agent_of(run_dir)
     supervisor.kill()
-    agent.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):  # it dies with its supervisor
+        agent.kill()
     until(lambda: not bed.machines(), seconds + 60)
     there = bed.content(machine(run_dir).data["endpoint"]) / "hybrid" / run_dir.name
     end = history(there)[-1]
