@@ -21,6 +21,7 @@ from tests.runs.colab.bed import Bed
 from tests.runs.colab.conftest import agent_of
 from tests.runs.conftest import supervisor_of, until
 
+pytestmark = pytest.mark.colab
 PATIENCE = 240.0  # each call of the command line takes seconds, more where others compute too
 
 
