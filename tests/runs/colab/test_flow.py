@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.runs import events, local, view
+from services.runs.colab.cli import Cli
 from services.runs.remote import Remote, read_remote
 from services.runs.types import FINISHED, Event, RunView
 from services.workspace import Workspace
@@ -17,6 +21,7 @@ from tests.runs.colab.bed import Bed
 from tests.runs.colab.conftest import agent_of
 from tests.runs.conftest import supervisor_of, until
 
+pytestmark = pytest.mark.colab
 PATIENCE = 240.0  # each call of the command line takes seconds, more where others compute too
 
 
@@ -85,29 +90,21 @@ def test_a_run_goes_on_without_its_agent_and_nothing_of_it_is_lost_or_doubled(
 def test_a_budget_stops_a_run_and_frees_its_machine_although_the_box_is_dead(
     bed: Bed, submit: Callable[..., Path]
 ) -> None:
-    run_dir = submit("steps=100000", "pause=0.05", max_cost=100.0)
-    wait_for_step(run_dir, 5)
-    there = bed.content(machine(run_dir).data["endpoint"]) / "hybrid" / run_dir.name
-    spec = json.loads((there / "spec.json").read_text())
-    assert "100 units (at 1.5 an hour)" in spec["budget"]
-    assert 200_000 < spec["max_seconds"] < 240_000  # 100 units last for 66 hours
-    local.cancel(run_dir)
-    assert finished(run_dir).phase == "cancelled"
-    assert view.read(run_dir).last_checkpoint
-    assert not bed.machines()
-
-    started = time.time()
-    run_dir = submit("steps=100000", "pause=0.05", max_seconds=0.0, max_cost=0.02, options={"idle_s": 1.0})
+    started = time.monotonic()
+    asyncio.run(Cli(bed.cli).usage())
+    seconds = 10 + 9 * (time.monotonic() - started)  # what getting a machine ready takes is some calls of that program
+    units = round(seconds * 1.5 / 3600, 4)
+    run_dir = submit("steps=100000", "pause=0.05", max_cost=units, options={"idle_s": 1.0})
     wait_for_step(run_dir, 5)
     supervisor, agent = supervisor_of(run_dir), agent_of(run_dir)
     supervisor.kill()
-    agent.kill()
-    until(lambda: not bed.machines(), PATIENCE)  # 0.02 units are 48 seconds
-    assert time.time() - started < 130
+    with contextlib.suppress(psutil.NoSuchProcess):  # it dies with its supervisor
+        agent.kill()
+    until(lambda: not bed.machines(), seconds + 60)
     there = bed.content(machine(run_dir).data["endpoint"]) / "hybrid" / run_dir.name
     end = history(there)[-1]
     assert (end.ev, end.data["phase"]) == ("end", "over-budget")
-    assert "0.02 units (at 1.5 an hour)" in end.data["reason"]
+    assert f"{units:g} units (at 1.5 an hour)" in end.data["reason"]
 
 
 def test_drive_is_mounted_after_the_consent_and_a_cancel_brings_the_checkpoint_home(

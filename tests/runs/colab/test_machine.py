@@ -28,6 +28,8 @@ from tests.conftest import CHECKOUT
 from tests.runs.colab.bed import Bed
 from tests.runs.conftest import until
 
+pytestmark = pytest.mark.colab
+
 
 @pytest.fixture
 def maker(bed: Bed, workspace: Workspace, make_spec: Callable[..., RunSpec]) -> Callable[..., Maker]:

@@ -20,7 +20,7 @@ from tests.runs.colab.test_flow import finished, history, machine
 from tests.runs.conftest import until
 from tests.runtime import support, tiny_model
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.colab]
 STEPS = 2400
 
 
