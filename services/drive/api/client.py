@@ -35,7 +35,7 @@ _AGAIN = 4  # how often a listing that Drive calls incomplete is asked for again
 class DriveClient:
     """Everything raises StoreUnreachable (no answer after many tries), SignInNeeded, or a DriveRefused.
 
-    ``state`` is the folder of the journals of uploads and downloads, e.g. ``workspace.state / "drive"``. ``stats``
+    ``state`` is the folder of the journals of uploads and downloads, e.g. ``workspace.drive_state``. ``stats``
     is what was done so far.
     """
 
