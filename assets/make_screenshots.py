@@ -66,8 +66,9 @@ async def make(
     """Write ``<screen>.svg`` for each screen (of ``only``, if any) into ``out``, which exists.
 
     ``run`` is shown on the training screen; ``prompt`` is asked of ``model`` beside the base. Of the storage screen
-    there is a second picture, ``storage-plan.svg``: the plan of all that is safe to clean. The Drive screen has its
-    queue in front; for a picture of work under way, queue some transfers first.
+    there is a second picture, ``storage-plan.svg``: the plan of all that is safe to clean; of the training screen
+    ``training-compare.svg``: the run and the one below it, marked. The Drive screen has its queue in front; for a
+    picture of work under way, queue some transfers first.
     """
     app = HybridApp(workspace.open_workspace(root))
     made: list[Path] = []
@@ -98,6 +99,12 @@ async def make(
                 await settle(pilot, most)
                 made.append(await take(pilot, out / "storage-plan.svg"))
                 await pilot.press("escape", "x")
+            if place.name == "training" and len(list((root / ".hybrid" / "runs").glob("2*"))) > 1:
+                await pilot.press("space", "down", "space")
+                await pilot.pause(3)
+                await settle(pilot, most)
+                made.append(await take(pilot, out / "training-compare.svg"))
+                await pilot.press("x")
     return made
 
 

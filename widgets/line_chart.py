@@ -5,7 +5,7 @@ Each curve has a colour, a mark and a line pattern of its own, so that it is tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import ClassVar
 
@@ -66,17 +66,32 @@ class LineChart(Widget):
         self.empty = empty
         self._series: tuple[Series, ...] = ()
         self._slots: dict[str, int] = {}
+        self._names: tuple[str, ...] = ()
         self._width: float | None = None
         self._end: float | None = None
         self._drawn: tuple[object, list[Strip]] | None = None
 
-    def show(self, series: Iterable[Series]) -> None:
-        """Draw these curves from now on; nothing happens where nothing changed. A name keeps its colour and mark."""
+    def show(self, series: Iterable[Series], slots: Mapping[str, int] | None = None) -> None:
+        """Draw these curves from now on; nothing happens where nothing changed.
+
+        ``slots`` names each curve and fixes its colour and mark (0, 1, …), for those that others show as well. Without
+        it a curve goes by its own name and keeps its colour and mark for as long as it is among those shown.
+        """
         self._series = tuple(series)
-        for one in self._series:
-            self._slots.setdefault(one.name, len(self._slots))
+        if slots is None:
+            self._names = tuple(one.name for one in self._series)
+            self._slots = {name: slot for name, slot in self._slots.items() if name in self._names}
+            for name in self._names:
+                if name not in self._slots:
+                    self._slots[name] = min(set(range(len(self._names))) - set(self._slots.values()))
+        else:
+            self._names, self._slots = tuple(slots), dict(slots)
         if self._drawn is None or self._drawn[0] != self._key():
             self.refresh()
+
+    def mark(self, slot: int) -> tuple[str, Style]:
+        """The mark and colour of the curves of ``slot``, for what speaks of them elsewhere."""
+        return MARKS[slot % len(MARKS)], Style(color=self._series_style(slot).color, bold=True)
 
     # The part of x in view
 
@@ -160,7 +175,7 @@ class LineChart(Widget):
         """All that the drawing depends on."""
         return (
             self.size, self.log_y, self.smoothing, self._width, self._end, self.unit, self.empty,
-            tuple((id(s), s.name, s.version) for s in self._series),
+            self._names, tuple(self._slots.values()), tuple((id(s), s.version) for s in self._series),
         )  # fmt: skip
 
     def _style(self, name: str) -> Style:
@@ -188,11 +203,11 @@ class LineChart(Widget):
 
     def _legend(self, width: int) -> Strip:
         parts: list[Segment] = []
-        for one in self._series:
+        for name, one in zip(self._names, self._series, strict=True):
             if len(one) or one is self._series[0]:
-                slot = self._slots[one.name]
+                slot = self._slots[name]
                 parts.append(Segment(f"{MARKS[slot % len(MARKS)]} ", self._series_style(slot)))
-                parts.append(Segment(f"{_printable(one.name)} {formats.number(one.last)}  ", self._style("legend")))
+                parts.append(Segment(f"{_printable(name)} {formats.number(one.last)}  ", self._style("legend")))
         notes = [n for n, on in (("log y", self.log_y), (f"EMA {self.smoothing:g}", self.smoothing > 0)) if on]
         if self._width is not None:
             low, high = self.view()
@@ -217,8 +232,8 @@ class LineChart(Widget):
             gutter, ticks, names = 0, [], []
         dots = Dots(width - gutter, rows)
         x_scale = Scale(low, high) if high > low else Scale.around([low])
-        for one, parts in pieces.items():
-            self._curve(dots, parts, x_scale, y_scale, self._slots[one.name])
+        for name, one in zip(self._names, self._series, strict=True):
+            self._curve(dots, pieces[one], x_scale, y_scale, self._slots[name])
         at_row = {_row(y_scale.at(t), rows): n for t, n in zip(ticks, names, strict=True)}
         strips = [self._plot_row(dots, row, gutter, at_row.get(row)) for row in range(rows)]
         return strips + (self._x_axis(x_scale, gutter, dots.columns) if with_x else [])

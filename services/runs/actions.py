@@ -1,4 +1,4 @@
-"""Actions on runs: start, list, show, watch, cancel, resume, delete."""
+"""Actions on runs: start, list, show, watch, cancel, checkpoint, resume, delete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Meta
 from services import formats
 from services.context import Context, Plan, Progress
 from services.errors import HybridError, Refused
-from services.runs import local, spec, train, view
+from services.runs import costs, estimate, local, spec, train, view
 from services.runs.train import StartParams
 from services.runs.types import FINISHED, Deleted, Runs, RunView
 
@@ -31,6 +31,10 @@ class RunParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which run."""
 
     run: _Run = ""
+
+
+class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say."""
 
 
 class WaitParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +60,12 @@ async def start(ctx: Context, params: StartParams) -> RunView | Plan:
     run = await train.make_spec(ctx, params)
     if isinstance(run, Plan):
         return run
+    planned = await estimate.before_start(ctx, run, params.accelerator)
+    for warning in planned.warnings if planned else ():
+        ctx.report(Progress("check", note=warning))
     run_dir = await asyncio.to_thread(local.submit, ctx.workspace, run)
+    if planned is not None:
+        await asyncio.to_thread(estimate.keep, run_dir, planned)
     return await _follow(ctx, run.id) if params.wait else await asyncio.to_thread(view.read, run_dir)
 
 
@@ -90,8 +99,46 @@ async def cancel(ctx: Context, params: WaitParams) -> RunView | Plan:
     return await _follow(ctx, run_dir.name) if params.wait else await asyncio.to_thread(view.read, run_dir)
 
 
+async def checkpoint(ctx: Context, params: RunParams) -> RunView | Plan:
+    """Ask a run to write a checkpoint now and go on. Raises Refused if it has ended."""
+    ctx.will_write("train.checkpoint")
+    run_dir = await asyncio.to_thread(spec.find_run, ctx.workspace, params.run)
+    if ctx.dry_run:
+        return Plan("train.checkpoint", f"ask run {run_dir.name} to write a checkpoint")
+    await asyncio.to_thread(local.request_checkpoint, run_dir)
+    return await asyncio.to_thread(view.read, run_dir)
+
+
+async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
+    """Say that you agreed to what a run waits for, at the link it shows. Raises Refused if it waits for nothing."""
+    ctx.will_write("train.consent")
+    run_dir = await asyncio.to_thread(spec.find_run, ctx.workspace, params.run)
+    if ctx.dry_run:
+        return Plan("train.consent", f"tell run {run_dir.name} that you agreed")
+    await asyncio.to_thread(local.consent, run_dir)
+    return await asyncio.to_thread(view.read, run_dir)
+
+
+async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
+    """Follow again every run that may go on elsewhere while nothing here follows it. Gets no new machines.
+
+    A run that can't be reattached is told as progress, and the others are.
+    """
+    ctx.will_write("train.reattach")
+    found = await asyncio.to_thread(local.unattached, ctx.workspace)
+    if ctx.dry_run:
+        return Plan("train.reattach", f"follow {len(found)} runs again", tuple(path.name for path in found))
+    for run_dir in found:
+        try:
+            await asyncio.to_thread(local.resume, run_dir, follow_only=True)
+        except HybridError as error:
+            ctx.report(Progress("reattach", note=f"{run_dir.name}: {error}"))
+    return Runs(tuple([await asyncio.to_thread(view.read, run_dir) for run_dir in found]))
+
+
 async def resume(ctx: Context, params: WaitParams) -> RunView | Plan:
     """Go on from the last checkpoint of a run that failed, was cancelled or was lost; anew if there is none.
+    One that goes on elsewhere is followed again.
 
     Raises Refused when it still runs or has succeeded.
     """
@@ -101,6 +148,8 @@ async def resume(ctx: Context, params: WaitParams) -> RunView | Plan:
     source = (
         "from " + seen.last_checkpoint.rpartition("/")[2] if seen.last_checkpoint else "anew: there is no checkpoint"
     )
+    if seen.unattached:
+        source = f"by looking for {seen.machine or 'its machine'}"
     if ctx.dry_run:
         return Plan("train.resume", f"start attempt {seen.attempt + 1} of run {seen.id}, {source}")
     train.check_space(ctx.workspace.root)
@@ -125,6 +174,7 @@ async def delete(ctx: Context, params: NamedParams) -> Deleted | Plan:
         return plan
     ctx.approve(plan)
     try:
+        await asyncio.to_thread(costs.remember, ctx.workspace, run_dir)
         await asyncio.to_thread(local.delete, run_dir)
     except OSError as error:
         raise HybridError(f"{error.filename or run_dir} can't be deleted: {error.strerror}.") from error
@@ -142,6 +192,8 @@ async def _follow(ctx: Context, run: str) -> RunView:
             ctx.report(step)
         if seen.phase in FINISHED:
             break
+        if seen.unattached:
+            raise HybridError(f"Run {seen.id}: {seen.reason}", hint=seen.hint)
         await asyncio.sleep(_POLL_S)
     if seen.phase in ("succeeded", "cancelled"):
         return seen
@@ -155,8 +207,10 @@ _RESUME = "train.resume goes on from its last checkpoint; log.txt in its folder 
 
 def _progress(seen: RunView) -> Progress:
     words = [seen.note] if seen.note else []
+    if seen.wants:
+        words.append(f"agree at {seen.wants}, then train.consent")
     if seen.phase != "running":  # what is known of the attempt before says nothing about this one
-        return Progress(seen.phase, seen.step, seen.total_steps, "steps", seen.note)
+        return Progress(seen.phase, seen.step, seen.total_steps, "steps", ", ".join(words))
     if seen.metrics.get("loss") is not None:
         words.append(f"loss {formats.number(seen.metrics['loss'])}")
     if seen.metrics.get("tokens_s") is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from services.runs import local, spec
-from services.runs.types import Event, RunSpec, TrainConfig
+from services.runs.types import Event, RunSpec, TargetName, TrainConfig
 from services.workspace import Workspace
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -20,12 +20,19 @@ TRAINER = CHECKOUT / "tests" / "runs" / "trainer.py"
 NOW = 1_795_000_000.0
 
 
-def make_spec(workspace: Workspace, run: str, *options: str, created_at: float | None = None) -> RunSpec:
+def make_spec(
+    workspace: Workspace,
+    run: str,
+    *options: str,
+    created_at: float | None = None,
+    config: TrainConfig | None = None,
+    target: TargetName = "local",
+) -> RunSpec:
     """A spec whose command is the small trainer with the given options."""
     command = (sys.executable, "-P", str(TRAINER), str(workspace.runs / run), *options)
     return RunSpec(
-        1, run, "train", "local", command, str(CHECKOUT), TrainConfig(), "/models/tiny", "smollm2-135m-instruct",
-        "/data/banking", "0" * 64, 0, time.time() if created_at is None else created_at,
+        1, run, "train", target, command, str(CHECKOUT), config or TrainConfig(), "/models/tiny",
+        "smollm2-135m-instruct", "/data/banking", "0" * 64, 0, time.time() if created_at is None else created_at,
     )  # fmt: skip
 
 
@@ -34,14 +41,22 @@ def submit(workspace: Workspace, *options: str) -> Path:
     return local.submit(workspace, make_spec(workspace, spec.make_run_id(), *options))
 
 
-def write(workspace: Workspace, run: str, history: Iterable[tuple[str, dict[str, Any]]], *, attempt: int = 1) -> Path:
+def write(
+    workspace: Workspace,
+    run: str,
+    history: Iterable[tuple[str, dict[str, Any]]],
+    *,
+    attempt: int = 1,
+    config: TrainConfig | None = None,
+    target: TargetName = "local",
+) -> Path:
     """A run's folder with this history, one event a second from NOW on; nothing of it lives."""
     run_dir = workspace.runs / run
     for name in ("control", "checkpoints", f"attempts/{attempt}"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
     (run_dir / "attempts" / str(attempt) / "lock").touch()
     if not (run_dir / "spec.json").exists():
-        spec.write(run_dir, make_spec(workspace, run, created_at=NOW - 60))
+        spec.write(run_dir, make_spec(workspace, run, created_at=NOW - 60, config=config, target=target))
     events = [Event(1, run, attempt, i, NOW + i, ev, data) for i, (ev, data) in enumerate(history, 1)]  # type: ignore[arg-type]
     lines = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
     (run_dir / f"events-{attempt:06d}.jsonl").write_bytes(lines)
@@ -49,11 +64,13 @@ def write(workspace: Workspace, run: str, history: Iterable[tuple[str, dict[str,
     return run_dir
 
 
-def history(steps: int = 400, *, end: str = "succeeded", reason: str = "", hint: str = "") -> list[tuple[str, Any]]:
-    """A falling loss, validation every eighth of the way, heartbeats, a checkpoint, results, an end."""
+def history(
+    steps: int = 400, *, end: str = "succeeded", reason: str = "", hint: str = "", level: float = 0.25
+) -> list[tuple[str, Any]]:
+    """A loss falling towards ``level``, validation every eighth of the way, heartbeats, a checkpoint, results."""
     told: list[tuple[str, Any]] = [("phase", {"phase": "running"})]
     for step in range(1, steps + 1):
-        loss = 0.25 + 3.6 * math.exp(-6 * step / steps) + 0.1 * math.sin(step * 1.7) * math.exp(-3 * step / steps)
+        loss = level + 3.6 * math.exp(-6 * step / steps) + 0.1 * math.sin(step * 1.7) * math.exp(-3 * step / steps)
         figures = {"step": step, "total_steps": steps, "lr": 0.0015 * (1 - step / steps), "tokens_s": 480 + step % 7}
         told.append(("metric", figures | {"split": "train", "loss": loss, "eta_s": (steps - step) * 0.5}))
         if step % (steps // 8) == 0:

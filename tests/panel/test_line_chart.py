@@ -92,6 +92,27 @@ def test_many_points_are_reduced_to_the_columns_and_keep_their_extremes() -> Non
     assert min(points) == min(one.ys)
 
 
+@given(
+    st.lists(st.lists(st.tuples(st.integers(-5, 60), st.one_of(st.none(), anything)), max_size=12), max_size=8),
+    st.sampled_from([8, 30, 1000]),
+)
+@settings(max_examples=60, deadline=None)
+def test_points_that_come_together_are_as_if_one_by_one(
+    batches: list[list[tuple[int, float | None]]], limit: int
+) -> None:
+    one, other = Series("loss", limit=limit), Series("loss", limit=limit)
+    for batch in batches:
+        other.extend([x for x, _ in batch], [y for _, y in batch])
+        for x, y in batch:
+            one.append(x, y)
+    if limit == 1000:  # where nothing is thinned out
+        assert (one.xs, one.ys, one.breaks, one.last) == (other.xs, other.ys, other.breaks, other.last)
+    assert list(other.xs) == sorted(set(other.xs))
+    assert len(other) <= limit
+    copy = other.copy()
+    assert (copy.xs, copy.ys, copy.breaks, copy.last) == (other.xs, other.ys, other.breaks, other.last)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 200), st.one_of(st.none(), anything)), max_size=120), st.integers(8, 40))
 def test_a_series_stays_ascending_with_breaks_inside(points: list[tuple[int, float | None]], limit: int) -> None:
@@ -203,6 +224,17 @@ async def test_a_logarithmic_axis_leaves_out_what_it_cannot_show() -> None:
         lines = text_of(chart)
         assert "log y" in lines[0]
         assert {"0.001", "1", "1,000"} <= {line.split()[0] for line in lines if "┤" in line}
+
+
+async def test_a_curve_keeps_its_mark_while_others_come_and_go() -> None:
+    first, second, third = (series(name, [(0, 1.0), (5, 2.0)]) for name in ("a", "b", "c"))
+    async with ChartApp(first, second).run_test(size=(60, 12)) as pilot:
+        chart = pilot.app.query_one(LineChart)
+        assert text_of(chart)[0].startswith("● a 2  ■ b 2")
+        chart.show([second, third])
+        assert text_of(chart)[0].startswith("■ b 2  ● c 2")
+        chart.show([first, third], {"one": 3, "two": 1})
+        assert text_of(chart)[0].startswith("◆ one 2  ■ two 2")
 
 
 async def test_names_from_outside_are_literal() -> None:

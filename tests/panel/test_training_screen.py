@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
@@ -16,9 +17,11 @@ from hybrid_tui.app import HybridApp
 from hybrid_tui.run_feed import RunFeed
 from hybrid_tui.screens.training import TrainingScreen
 from services.context import Context
+from services.errors import HybridError
 from services.runs import local, view
+from services.runs.remote import Remote, write_remote
 from services.runs.train import StartParams
-from services.runs.types import FINISHED, RunView
+from services.runs.types import FINISHED, RunView, TrainConfig
 from services.workspace import Workspace
 from tests.panel import runs, sample
 from tests.panel.helpers import until, until_text
@@ -232,10 +235,188 @@ async def test_chart_keys(app: HybridApp, workspace: Workspace) -> None:
         await pilot.press("left_square_bracket")
         assert not chart.following
         await pilot.press("z", "m")
-        await until_text(pilot, "─ Learning rate")
+        await until_text(pilot, "─ Validation loss")
         assert chart.following
+        await pilot.press("m")
+        await until_text(pilot, "─ Learning rate")
         await pilot.press("m", "m", "m")
         await until_text(pilot, "─ Loss")
+        await pilot.press("M")
+        await until_text(pilot, "Draw which figure?")
+        await pilot.press(*"speed", "enter")
+        await until_text(pilot, "─ Speed, tokens/s")
+
+
+async def test_view_shows_the_chart_or_the_log_alone(app: HybridApp, workspace: Workspace) -> None:
+    runs.write(workspace, "20261123-1405-k3v9", runs.history())
+    async with app.run_test(notifications=True) as pilot:
+        await training(pilot)
+        await until_text(pilot, "● train")
+        await pilot.press("v")
+        await until(pilot, lambda: app.screen.query_one(LineChart).size.width > 70)
+        assert "Log" not in await until_text(pilot, "─ Loss")
+        await pilot.press("v")
+        assert "─ Loss" not in await until_text(pilot, "step 50: validation loss")
+        await pilot.press("v")
+        await until_text(pilot, "─ 20261123-1405-k3v9")
+
+
+# Comparing
+
+
+async def test_marked_runs_are_compared_by_curves_settings_and_results(app: HybridApp, workspace: Workspace) -> None:
+    runs.write(workspace, "20261123-1405-aaaa", runs.history(80, level=0.9), config=TrainConfig(lr=0.1, r=4))
+    runs.write(workspace, "20261123-1406-bbbb", runs.history(160), config=TrainConfig(lr=0.001, r=4))
+    runs.write(workspace, "20261123-1407-cccc", runs.history(40, end="failed", reason="No."), config=TrainConfig(r=4))
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await training(pilot)
+        table = screen.query_one(RunTable)
+        await until(pilot, lambda: len(table.views) == 3)
+        await pilot.press("space", "down", "space")
+        shown = await until_text(pilot, "2 runs compared")
+        first, second = (view.id.rpartition("-")[2] for view in table.views[:2])
+        shown = await until_text(pilot, f"■ {second} ")
+        assert f"● {first} " in shown
+        heading = next(line for line in shown.splitlines() if "val loss" in line)
+        assert " lr " in heading
+        assert " r " not in heading  # the same in both
+        assert "─ Log" not in shown
+        # the third under the cursor leaves the chart to the marked ones; colours stay when one mark goes
+        await pilot.press("down", "space", "up", "up", "space")
+        third = table.views[2].id
+        await until(pilot, lambda: set(screen.marked) == {table.views[1].id, third})
+        assert (screen.marked[table.views[1].id], screen.marked[third]) == (1, 2)
+        shown = await until_text(pilot, f"▲ {third[-4:]} ")
+        assert f"● {first} " not in shown
+        await pilot.press("m", "m")
+        await until_text(pilot, "─ Learning rate")
+        await pilot.press("x")
+        await until_text(pilot, "─ Log")
+        assert "runs compared" not in await until_text(pilot, "● lr")
+
+
+async def test_at_most_six_runs_are_compared_and_a_deleted_one_is_forgotten(
+    app: HybridApp, workspace: Workspace
+) -> None:
+    for i in range(7):
+        runs.write(workspace, f"2026112{i}-1405-aaa{i + 2}", runs.history(16))
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await training(pilot)
+        await until(pilot, lambda: len(screen.query_one(RunTable).views) == 7)
+        for _ in range(7):
+            await pilot.press("space", "down")
+        await until_text(pilot, "6 runs are marked")
+        assert sorted(screen.marked.values()) == list(range(6))
+        await until_text(pilot, "6 runs compared · same settings")
+        gone = next(iter(screen.marked))
+        local.delete(workspace.runs / gone)
+        await pilot.press("r")
+        await until_text(pilot, "5 runs compared")
+        assert gone not in screen.marked
+
+
+# Runs elsewhere
+
+
+def unattached(workspace: Workspace) -> None:
+    """A run on a machine of Colab that nothing here follows any more."""
+    told = runs.history(80)[:60]
+    told[0] = ("phase", {"phase": "running", "link": "polling"})
+    told.append(
+        ("cost", {"seconds": 1800, "units": 0.9, "rate": 1.8, "balance": 41.5, "source": "account", "of": "m1"})
+    )
+    gpu = [{"load": 0.93, "used_bytes": 9.1e9, "total_bytes": 15.8e9}]
+    told.append(("hb", {"step": 50, "rss_bytes": 3_100_000_000, "disk_free_bytes": 55_000_000_000, "gpu": gpu}))
+    told.append(("hb", {"step": 50, "agent_rss_bytes": 90_000_000}))
+    run_dir = runs.write(workspace, "20261123-1405-k3v9", told, target="colab")
+    remote = Remote("colab", "hybrid-20261123-1405-k3v9-1", True, since=runs.NOW, machine="T4")
+    write_remote(run_dir, remote)
+
+
+async def test_a_run_that_nobody_follows_is_told_in_red_and_words(app: HybridApp, workspace: Workspace) -> None:
+    unattached(workspace)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await training(pilot)
+        shown = await until_text(pilot, "‼ Nothing here follows")
+        assert "‼ 1 may bill unfollowed" in shown
+        assert "‼ may bill" in shown
+        for text in ("0.9 units, 1.8/h", "41.5 units", "93 %, 9.1 of 15.8 GB", "3.1 GB", "colab T4"):
+            assert text in shown
+        await pilot.press("c")
+        await until_text(pilot, "Its machine at colab is given back.")
+
+
+# A new run
+
+
+class Estimated(msgspec.Struct):
+    """What an estimate says."""
+
+    sentences: tuple[str, ...]
+
+
+async def told_estimate(ctx: Context, params: StartParams) -> Estimated:
+    """Takes the place of train.estimate."""
+    if params.r == 64:
+        raise HybridError("The model's shape can't be read.", hint="Convert it first.")
+    return Estimated((f"A step with r={params.r} takes 1.9 GB.",))
+
+
+async def test_the_estimate_is_shown_first_and_a_no_goes_back_to_the_form(
+    app: HybridApp, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, function in (("train.start", "capture_start"), ("train.estimate", "told_estimate")):
+        known = actions.ACTIONS["train.start"]
+        monkeypatch.setitem(actions.ACTIONS, name, replace(known, name=name, target=f"{__name__}:{function}"))
+    started.clear()
+    runs.write(workspace, "20261123-1405-k3v9", runs.history(80), config=TrainConfig(r=32))
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await training(pilot)
+        await until_text(pilot, "✓ succeeded")
+        await pilot.press("N")
+        await until_text(pilot, "New run, like")
+        app.screen.query_one("#field-model").focus()
+        await pilot.press("enter")
+        await until_text(pilot, "A step with r=32 takes 1.9 GB.")
+        await pilot.press("n")
+        await until_text(pilot, "New run, like")
+        assert not started
+        assert app.screen.query_one("#field-r").value == "32"  # type: ignore[attr-defined]
+        app.screen.query_one("#field-r").value = "64"  # type: ignore[attr-defined]
+        app.screen.query_one("#field-model").focus()
+        await pilot.press("enter")
+        await until_text(pilot, "▲ No estimate: The model's shape can't be read.")
+        await pilot.press("y")
+        await until(pilot, lambda: started)
+        assert started[0].r == 64
+
+
+async def test_clone_fills_the_form_from_the_run(
+    app: HybridApp, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = replace(actions.ACTIONS["train.start"], target=f"{__name__}:capture_start")
+    monkeypatch.setitem(actions.ACTIONS, "train.start", start)
+    started.clear()
+    config = TrainConfig(lr=0.003, r=32, clip=0.5, eval_steps=25)
+    runs.write(workspace, "20261123-1405-k3v9", runs.history(80), config=config)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await training(pilot)
+        await until_text(pilot, "✓ succeeded")
+        await pilot.press("N")
+        await until_text(pilot, "New run, like 20261123-1405-k3v9")
+        form = app.screen
+        await pilot.press(*["tab"] * 10)
+        assert app.focused is form.query_one("#field-lr")
+        assert form.query_one("#field-clip").value == "0.5"  # type: ignore[attr-defined]  # asked since it is unusual
+        form.query_one("#field-r").value = "16"  # type: ignore[attr-defined]
+        form.query_one("#field-model").focus()
+        await pilot.press("enter")
+        await until_text(pilot, "Start this run?", seconds=20)
+        await pilot.press("y")
+        await until(pilot, lambda: started)
+        asked = started[0]
+        assert (asked.data, asked.model) == ("banking", "smollm2-135m-instruct")
+        assert (asked.lr, asked.r, asked.clip, asked.eval_steps) == (0.003, 16, 0.5, 25)
 
 
 async def test_delete_shows_the_exact_size_and_asks(app: HybridApp, workspace: Workspace) -> None:
@@ -262,6 +443,8 @@ async def test_a_new_run_offers_example_data_and_starts_with_what_was_asked(
 ) -> None:
     start = replace(actions.ACTIONS["train.start"], target=f"{__name__}:capture_start")
     monkeypatch.setitem(actions.ACTIONS, "train.start", start)
+    estimate = replace(start, name="train.estimate", target=f"{__name__}:told_estimate")
+    monkeypatch.setitem(actions.ACTIONS, "train.estimate", estimate)
     started.clear()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await training(pilot)
@@ -279,6 +462,8 @@ async def test_a_new_run_offers_example_data_and_starts_with_what_was_asked(
         form.query_one("#field-max_seconds").value = "90"  # type: ignore[attr-defined]
         form.query_one("#field-model").focus()
         await pilot.press("enter")
+        await until_text(pilot, "Start this run?", seconds=20)
+        await pilot.press("y")
         await until(pilot, lambda: started)
         assert (started[0].data, started[0].r, started[0].max_seconds) == ("banking", 4, 90.0)
 
@@ -434,6 +619,99 @@ def test_picture_without_runs(
     async def wait(pilot: Pilot[None]) -> None:
         await training(pilot)
         await until_text(pilot, "No runs yet.")
+        await until_text(pilot, "GB free")
+
+    assert snap_compare(app, terminal_size=size, run_before=wait)
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would differ between two pictures: the box's disk, the time zone, blocks by file system."""
+    sample.put(monkeypatch, storage_usage="usage_ok")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    monkeypatch.setattr(view, "folder_bytes", lambda folder: 9_800_000)
+
+
+def two_runs(workspace: Workspace) -> None:
+    """Two finished runs whose settings and results differ."""
+    high = runs.history(160, level=0.9)
+    runs.write(workspace, "20261123-1405-k3v9", runs.history(), config=TrainConfig(lr=0.0015))
+    runs.write(workspace, "20261123-1302-m4t2", high, config=TrainConfig(lr=0.02, r=32))
+
+
+async def compared(pilot: Pilot[None]) -> None:
+    """Both runs marked, their curves and the table there."""
+    screen = await training(pilot)
+    await until(pilot, lambda: len(screen.query_one(RunTable).views) == 2)
+    await pilot.press("space", "down", "space")
+    await until_text(pilot, "GB free")
+    await until_text(pilot, "2 runs compared")
+    await until(pilot, lambda: all(not feed.behind and feed.view for feed in screen.feeds))
+    await until(pilot, lambda: screen.query_one(LineChart).extent() == (1.0, 400.0))
+
+
+@SIZES
+@pytest.mark.usefixtures("still")
+def test_picture_of_a_comparison(
+    snap_compare: Any, app: HybridApp, workspace: Workspace, size: tuple[int, int]
+) -> None:
+    two_runs(workspace)
+    assert snap_compare(app, terminal_size=size, run_before=compared)
+
+
+@SIZES
+@pytest.mark.usefixtures("still")
+def test_picture_without_colours(
+    snap_compare: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    two_runs(workspace)
+    assert snap_compare(HybridApp(workspace), terminal_size=size, run_before=compared)
+
+
+@SIZES
+@pytest.mark.usefixtures("still")
+def test_picture_of_a_zoomed_chart(
+    snap_compare: Any, app: HybridApp, workspace: Workspace, size: tuple[int, int]
+) -> None:
+    runs.write(workspace, "20261123-1405-k3v9", runs.history())
+
+    async def wait(pilot: Pilot[None]) -> None:
+        screen = await training(pilot)
+        await until_text(pilot, "GB free")
+        await until_text(pilot, "● train")
+        await pilot.press("l", "v", "plus", "plus", "left_square_bracket")
+        await until(pilot, lambda: not screen.query_one(LineChart).following)
+
+    assert snap_compare(app, terminal_size=size, run_before=wait)
+
+
+@SIZES
+@pytest.mark.usefixtures("still")
+def test_picture_of_an_unfollowed_run(
+    snap_compare: Any, app: HybridApp, workspace: Workspace, size: tuple[int, int]
+) -> None:
+    unattached(workspace)
+
+    async def wait(pilot: Pilot[None]) -> None:
+        await training(pilot)
+        await until_text(pilot, "GB free")
+        await until_text(pilot, "‼ Nothing here")
+        await until_text(pilot, "● train")
+
+    assert snap_compare(app, terminal_size=size, run_before=wait)
+
+
+@SIZES
+def test_picture_of_a_list_that_cannot_be_read(
+    snap_compare: Any, app: HybridApp, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    sample.put(monkeypatch, storage_usage="usage_ok", train_list="broken")
+
+    async def wait(pilot: Pilot[None]) -> None:
+        await training(pilot)
+        await until_text(pilot, "Mount it again")
         await until_text(pilot, "GB free")
 
     assert snap_compare(app, terminal_size=size, run_before=wait)
