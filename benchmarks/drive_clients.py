@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from services import settings
+from services.atomic import sync_directory
 
 
 class Tokens:
@@ -87,10 +88,11 @@ async def measured(client: Any, told: dict[str, Any], at_once: int) -> dict[str,
             files = iter(await client.children(told["folder"]))
 
             async def down() -> None:
-                for file in files:
-                    await client.download(file, Path(told["target"], file.name), lambda n: None)
+                for file in files:  # as services/drive/google_files.py does it: the names are flushed at the end
+                    await client.download(file, Path(told["target"], file.name), lambda n: None, flush_name=False)
 
             await asyncio.gather(*(down() for _ in range(at_once)))
+            await asyncio.to_thread(sync_directory, Path(told["target"]))
         case "list":
             result["count"] = len(await client.children(told["folder"]))
     spent = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu}

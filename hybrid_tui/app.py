@@ -29,7 +29,6 @@ from widgets.header import HeaderFacts
 _HERE = Path(__file__).resolve().parent
 # In a checkout assets/ lies beside the package, in a wheel inside it.
 ASSETS = next(folder for folder in (_HERE / "assets", _HERE.parent / "assets") if folder.is_dir())
-_STORES = {"folder": "plain folder", "drive": "Google Drive", "bucket": "bucket"}
 SMALLEST = (60, 15)
 _STORES = {"folder": "plain folder", "drive": "Google Drive", "bucket": "bucket"}
 DISK_SECONDS = 30.0

@@ -33,7 +33,13 @@ def plan_dialog(plan: Plan, title: str = "") -> Screen[bool | None]:
 
 
 async def ask_and_run(panel: HybridApp, name: str, values: Mapping[str, Any], then: Then | None) -> None:
-    """Form, then the action; its result goes to ``then`` or into a dialog. Call from a worker."""
+    """Form, then the action; its result goes to ``then`` or into a dialog. Call from a worker.
+
+    Signing in as a person has a dialog of its own: it shows Google's page and takes the answer.
+    """
+    if name == "drive.login" and not values and not then and panel.workspace.settings.drive.account == "user":
+        await _sign_in(panel)
+        return
     action = actions.find(name)
     kind = await asyncio.to_thread(action.parameters)
     words: dict[str, str] | None = {}
@@ -46,6 +52,13 @@ async def ask_and_run(panel: HybridApp, name: str, values: Mapping[str, Any], th
         await perform(panel, name, params, then=then)
     else:
         await _follow(panel, name, params)
+
+
+async def _sign_in(panel: HybridApp) -> None:
+    from hybrid_tui.sign_in import SignInDialog
+
+    if await panel.push_screen_wait(SignInDialog(panel.workspace, keys=keymap.bindings("dialog"))):
+        panel.notify("Signed in to Google Drive.", markup=False)
 
 
 def _form(action: actions.Action, kind: type[msgspec.Struct], values: Mapping[str, Any]) -> FormDialog:

@@ -41,6 +41,11 @@ class Workspace:
         return self.state / "models"
 
     @property
+    def drive_state(self) -> Path:
+        """What this box knows of the store and of transfers to it; ``[store] path`` is not in it by default."""
+        return self.state / "drive-state"
+
+    @property
     def store_path(self) -> Path:
         """The root folder of the store (``[store] path`` and ``root``)."""
         return (self.root / Path(self.settings.store.path).expanduser() / self.settings.store.root).absolute()

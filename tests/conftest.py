@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from services import workspace as workspaces
 from services.context import Context
 from services.workspace import Workspace
+from tests.drive_bed import leaks
 from tests.drive_bed.fixtures import drive_server
 
 __all__ = ["drive_server"]  # a fixture for every test: Google Drive on loopback
@@ -44,3 +46,15 @@ def banking77() -> Path:
     if not folder.is_dir():
         pytest.skip("the banking77 data does not lie beside this checkout")
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test on the Drive server printed and logged must hold none of the server's secrets."""
+    report = yield
+    secrets = item.stash.get(leaks.KNOWN, None)
+    if secrets is not None and report.when == "teardown" and report.passed:
+        found = leaks.in_report(report, secrets)
+        if found:
+            report.outcome, report.longrepr = "failed", "\n".join(found)
+    return report

@@ -285,4 +285,4 @@ class DriveStore(Store):
         return (await self._session()).tree
 
     async def _claims(self) -> Claims:
-        return Claims(await self._tree(), self.workspace.state / "drive" / "claims")
+        return Claims(await self._tree(), self.workspace.drive_state / "claims")

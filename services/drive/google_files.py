@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from services import atomic
 from services.drive import names
 from services.drive.api.types import SHORTCUT, DriveFile
 from services.drive.errors import Corrupted
@@ -149,7 +150,9 @@ class Files:
                 raise HybridError(f"There is no file {path} on Google Drive.")
             return await self._get(found, file, on_bytes)
 
-        return tuple(await each(wanted, one, self.at_once))
+        done = await each(wanted, one, self.at_once)
+        await asyncio.to_thread(_flush_names, {Path(file.local).parent for file in wanted})
+        return tuple(done)
 
     async def _get(self, found: DriveFile, wanted: Wanted, on_bytes: OnBytes) -> Copied:
         if found.size is None:
@@ -161,7 +164,7 @@ class Files:
             )
         local = Path(wanted.local)
         await asyncio.to_thread(local.parent.mkdir, parents=True, exist_ok=True)
-        sha256 = await self.client.download(found, local, lambda n: on_bytes(n, wanted.path))
+        sha256 = await self.client.download(found, local, lambda n: on_bytes(n, wanted.path), flush_name=False)
         if wanted.sha256 and sha256 != wanted.sha256:
             await asyncio.to_thread(local.unlink)
             raise Corrupted(
@@ -186,6 +189,12 @@ def _same(file: DriveFile, sha256: str, local: Path) -> bool:
         return file.sha256 == sha256
     with local.open("rb") as opened:
         return hashlib.file_digest(opened, "md5").hexdigest() == file.md5
+
+
+def _flush_names(folders: set[Path]) -> None:
+    """Once for a folder, not once for each file that got its name in it."""
+    for folder in folders:
+        atomic.sync_directory(folder)
 
 
 def _sha256(local: Path) -> str:

@@ -34,7 +34,7 @@ class Session:
         self.memory = memory
         self.looked = asyncio.get_running_loop().time()
         drive, name = workspace.settings.drive, workspace.settings.store.root
-        self.client = DriveClient(tokens_for(workspace), drive, workspace.state / "drive")
+        self.client = DriveClient(tokens_for(workspace), drive, workspace.drive_state)
         self.tree = Tree(self.client, Mirror(memory), drive, name)
         self.slots = self.tree.slots
 
@@ -131,4 +131,4 @@ def _memory(workspace: Workspace) -> Path:
             who = grant.refresh_token if grant is not None else ""
     about = (drive.api, drive.account, drive.shared_drive, workspace.settings.store.root, who)
     name = hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:12]
-    return workspace.state / "drive" / f"mirror-{name}.sqlite"
+    return workspace.drive_state / f"mirror-{name}.sqlite"

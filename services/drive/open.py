@@ -33,4 +33,4 @@ def open_store(workspace: Workspace) -> Store:
         return BucketStore.from_url(store.url, store.root)
     named = Path(os.path.normpath(workspace.root / Path(store.path).expanduser()))
     inside = named.is_relative_to(workspace.root)
-    return FolderStore(named / store.root, workspace.root if inside else named, workspace.state / "drive")
+    return FolderStore(named / store.root, workspace.root if inside else named, workspace.drive_state)

@@ -44,6 +44,12 @@ async def test_reading_an_absent_store_creates_nothing(store: FolderStore) -> No
     assert not store.root.exists()
 
 
+def test_what_this_box_knows_is_kept_outside_of_the_store(workspace: Workspace) -> None:
+    notes = open_store(workspace).notes.file  # type: ignore[attr-defined]
+    assert notes == workspace.state / "drive-state/unsettled.jsonl"
+    assert not notes.is_relative_to(workspace.store_path.parent)
+
+
 async def test_a_slot_is_taken_once_and_keeps_its_first_content(store: FolderStore) -> None:
     assert await store.put_new("log", "a", b"first")
     assert not await store.put_new("log", "a", b"second")

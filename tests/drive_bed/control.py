@@ -224,9 +224,16 @@ async def _pages(state: State, body: dict[str, Any]) -> Any:
     return {}
 
 
+async def _secrets(state: State, body: dict[str, Any]) -> Any:
+    """All that was given out so far and must not get into anything that a person or another program reads."""
+    sessions = {id for one in state.log for id in re.findall(r"upload_id=([^&]+)", one.query)} | state.sessions.keys()
+    return [*state.accounts.grants, *state.accounts.tokens, *sessions]
+
+
 _COMMANDS: dict[str, Callable[[State, dict[str, Any]], Awaitable[Any]]] = {
     "account": _account, "client": _client, "grant": _grant, "token": _token, "expire": _expire, "revoke": _revoke,
     "key": _key, "settings": _settings, "device": _device, "drive": _drive, "put": _put, "edit": _edit,
     "remove": _remove, "fault": _fault, "clear": _clear, "hits": _hits, "requests": _requests, "files": _files,
     "know": _know, "sessions": _sessions, "pages": _pages, "wait": _wait,
+    "secrets": _secrets,
 }  # fmt: skip

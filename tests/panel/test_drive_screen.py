@@ -13,6 +13,7 @@ import pytest
 from textual.pilot import Pilot
 
 from hybrid_tui.app import HybridApp
+from hybrid_tui.sign_in import SignInDialog
 from hybrid_tui.transfers.queue import QueueView
 from services import settings
 from services import workspace as workspaces
@@ -48,6 +49,17 @@ async def _open(pilot: Pilot[None], text: str) -> str:
 
 async def _states(ctx: Context) -> list[str]:
     return [t.state for t in (await transfers(ctx, TransfersParams())).transfers]
+
+
+async def test_signing_in_from_the_palette_has_its_own_dialog(app: HybridApp) -> None:
+    async with app.run_test() as pilot:
+        await pilot.press("colon", *"drive.login")
+        await until_text(pilot, "Sign in to Google Drive")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, SignInDialog))
+        assert "There is no OAuth client at" in await until_text(pilot, "There is no OAuth client at")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen.name == "overview")
 
 
 async def test_an_empty_store_says_what_to_do(app: HybridApp) -> None:

@@ -35,7 +35,7 @@ _AGAIN = 4  # how often a listing that Drive calls incomplete is asked for again
 class DriveClient:
     """Everything raises StoreUnreachable (no answer after many tries), SignInNeeded, or a DriveRefused.
 
-    ``state`` is the folder of the journals of uploads and downloads, e.g. ``workspace.state / "drive"``. ``stats``
+    ``state`` is the folder of the journals of uploads and downloads, e.g. ``workspace.drive_state``. ``stats``
     is what was done so far.
     """
 
@@ -276,12 +276,15 @@ class DriveClient:
             await asyncio.to_thread(journal.sweep)
         return await self._ups.upload(local, name, parent, on_bytes, replace)
 
-    async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, *, abuse: bool = False) -> str:
+    async def download(
+        self, file: DriveFile, local: Path, on_bytes: OnBytes, *, abuse: bool = False, flush_name: bool = True
+    ) -> str:
         """Fetch a file; the sha256 (hex) of what lies at ``local`` then. Verified before it gets its name.
 
         What came lies in ``NAME.part`` and is gone on from, also by another process. A file that is there and right is
-        not fetched again. ``abuse`` acknowledges that Drive takes it for malware. Raises BadInput for what has no
-        bytes, HybridError when the disk is full, Refused when it is being fetched already, Corrupted.
+        not fetched again. ``abuse`` acknowledges that Drive takes it for malware. The disk has it then, its name too
+        unless ``flush_name`` is False: who fetches many files flushes their folders once. Raises BadInput for what has
+        no bytes, HybridError when the disk is full, Refused when it is being fetched already, Corrupted.
         """
         if self._downs is None:
             folder = private_folder(self._state / "downloads")
@@ -289,7 +292,7 @@ class DriveClient:
             await asyncio.to_thread(sweep_downloads, folder)
         if file.target:
             file = await self.get(file.target) or file
-        return await self._downs.download(file, local, on_bytes, abuse)
+        return await self._downs.download(file, local, on_bytes, abuse, flush_name)
 
     def _threads(self) -> Threads:
         return Threads(self._pool)

@@ -45,7 +45,7 @@ class Downloads:
         self._threads = threads
         self._lines = asyncio.Semaphore(lines)
 
-    async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool) -> str:
+    async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, flush_name: bool) -> str:
         """See ``DriveClient.download``."""
         if file.size is None or not (file.sha256 or file.md5):
             raise BadInput(
@@ -58,7 +58,7 @@ class Downloads:
             return digest
         for _ in range(_TRIES):
             fetch = self._small if file.size <= _SMALL else self._large
-            digest = await fetch(file, local, on_bytes, abuse, threads)
+            digest = await fetch(file, local, on_bytes, abuse, flush_name, threads)
             if digest:
                 return digest
             self._http.stats.last_trouble = f"fetching {file.name}: the bytes arrived corrupted"
@@ -67,7 +67,9 @@ class Downloads:
             hint="If it was changed on Drive meanwhile, refresh and fetch it again.",
         )
 
-    async def _large(self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, threads: Threads) -> str:
+    async def _large(
+        self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, flush_name: bool, threads: Threads
+    ) -> str:
         """Fetch what is missing and check the whole: its sha256, "" (and nothing is kept) when it is wrong."""
         part = await threads.run(Part, local, file, self._state, threads)
         shown = part.have
@@ -83,7 +85,7 @@ class Downloads:
             await self._ranges(file, part, told, abuse)
             digest = await part.verified()
             if digest:
-                await part.finish()
+                await part.finish(flush_name)
             else:
                 part.forget()
                 on_bytes(-shown)
@@ -179,7 +181,9 @@ class Downloads:
                 raise Trouble("the answer holds other bytes than those asked for")
             yield response
 
-    async def _small(self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, threads: Threads) -> str:
+    async def _small(
+        self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, flush_name: bool, threads: Threads
+    ) -> str:
         """A file that is fetched into memory first."""
         assert file.size is not None
         patience = self._http.patience(f"fetching {file.name}")
@@ -196,7 +200,7 @@ class Downloads:
                     raise Trouble("the answer was too short")
             except Trouble as trouble:
                 await patience.after(trouble)
-        digest = await threads.run(place, local, data, file)
+        digest = await threads.run(place, local, data, file, flush_name)
         if not digest:
             on_bytes(-len(data))
         return digest

@@ -222,14 +222,15 @@ class Part:
         assert self._md5 is not None
         return digest if self._md5.hexdigest() == self._head.md5 else ""
 
-    async def finish(self) -> None:
-        """Flush it and give it its name."""
+    async def finish(self, flush_name: bool) -> None:
+        """Flush it and give it its name, which is flushed too if that is wanted."""
 
         def finish() -> None:
             with sentences(self.local):
                 os.fsync(self._fd)
                 self.path.replace(self.local)
-                atomic.sync_directory(self.local.parent)
+                if flush_name:
+                    atomic.sync_directory(self.local.parent)
             self._journal.unlink(missing_ok=True)
 
         if self._flushing is not None:

@@ -18,8 +18,10 @@ from services.errors import HybridError, Refused
 _SPARE = 64 << 20  # bytes that stay free on the disk
 
 
-def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
+def place(local: Path, data: bytes | bytearray, file: DriveFile, flush_name: bool) -> str:
     """Put a small file in its place, whole, if its bytes are right: their sha256 (hex), else "". Blocking.
+
+    Its name is flushed to the disk too if that is wanted.
 
     Raises Refused when another process does it too, HybridError when it can't be written.
     """
@@ -36,7 +38,8 @@ def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
             opened.flush()
             os.fsync(opened.fileno())
             part.replace(local)
-    atomic.sync_directory(local.parent)
+    if flush_name:
+        atomic.sync_directory(local.parent)
     return digest
 
 

@@ -255,7 +255,7 @@ async def status(ctx: Context, params: StatusParams) -> DriveStatus:
 
     workspace = ctx.workspace
     settings = workspace.settings.drive
-    async with DriveClient(tokens_for(workspace), settings, workspace.state / "drive") as client:
+    async with DriveClient(tokens_for(workspace), settings, workspace.drive_state) as client:
         about = await client.about()
     scope, kept = str(settings.scope), "not by hybrid-tui"
     if settings.account == "user":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -47,6 +48,11 @@ def running_from(box: Box, folder: str) -> tuple[str, ...]:
 
 
 def _executables() -> Iterator[tuple[str, str]]:
+    for pid, path in _executables_by_pid():
+        yield path, f"{path.rsplit('/', 1)[-1]} ({pid})"
+
+
+def _executables_by_pid() -> Iterator[tuple[str, str]]:
     try:
         pids = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except OSError:
@@ -56,4 +62,28 @@ def _executables() -> Iterator[tuple[str, str]]:
             path = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
         except OSError:
             continue
-        yield path, f"{path.rsplit('/', 1)[-1]} ({pid})"
+        yield pid, path
+
+
+def reading_from(box: Box, folder: str) -> tuple[str, ...]:
+    """Programs that have a file of ``folder`` open or mapped, as a loaded model is: "python3 (4711)"."""
+    if "readers" not in box.memo:
+        box.memo["readers"] = list(_readers(str(box.workspace.root.resolve())))
+    found: list[tuple[str, str]] = box.memo["readers"]  # type: ignore[assignment]
+    return tuple(sorted({who for path, who in found if path.startswith(folder.rstrip("/") + "/")}))
+
+
+def _readers(root: str) -> Iterator[tuple[str, str]]:
+    """Each file below ``root`` that a process of ours holds, and which."""
+    for pid, path in _executables_by_pid():
+        who = f"{path.rsplit('/', 1)[-1]} ({pid})"
+        held: set[str] = set()
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+                held |= {line.split(maxsplit=5)[5].rstrip("\n") for line in file if root in line}
+            for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+                with contextlib.suppress(OSError):
+                    held.add(os.readlink(f"/proc/{pid}/fd/{fd}"))  # noqa: PTH115
+        for file_path in held:
+            if file_path.startswith(root + "/"):
+                yield file_path, who

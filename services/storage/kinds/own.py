@@ -1,7 +1,8 @@
-"""This tool's own: runs that failed or were cancelled, checkpoints nobody resumes, base models it can make again.
+"""This tool's own: runs that failed or were cancelled, checkpoints nobody resumes, what it can make or fetch again.
 
 The layout is documented in docs/runs.md and docs/models.md. A run that lives holds the lock of its last attempt; it and
-the model it trains are held back. Versions of the registry are never items.
+the model it trains are held back. Versions of the registry are never items,
+copies of them that were fetched from Google Drive are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from services.storage.kinds import places
-from services.storage.kinds.locks import is_locked
+from services.storage.kinds.locks import is_locked, reading_from
 from services.storage.kinds.rule import Box, Kind, Look, names
 
 _YOUNG = 3600.0
@@ -109,6 +110,32 @@ def _models_in_use(box: Box) -> list[tuple[str, str]]:
     return found
 
 
+def _fetched(box: Box) -> list[Path]:
+    return [box.workspace.state / "drive-cache"]
+
+
+def list_fetched(look: Look) -> None:
+    """Each folder that was fetched from the store on Google Drive: it has a file NAME.lock beside it."""
+    needed = _models_in_use(look.box)
+    for place in look.places:
+        for path in _folders_with_locks(place):
+            users = list(reading_from(look.box, path))
+            users += [who for used, who in needed if used == path or used.startswith(path + "/")]
+            if is_locked(f"{path}.lock"):
+                users.append("a fetch from Google Drive")
+            look.add(os.path.relpath(path, place), path, used_by=tuple(users))
+
+
+def _folders_with_locks(at: str) -> list[str]:
+    """The topmost ones: of a folder and one within it that were both fetched, the first."""
+    found: list[str] = []
+    for name in names(at):
+        path = f"{at}/{name}"
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+            found += [path] if os.path.isfile(f"{path}.lock") else _folders_with_locks(path)  # noqa: PTH113
+    return found
+
+
 KINDS: tuple[Kind, ...] = (
     Kind(
         "runs", "Runs that failed, and old checkpoints", _runs, list_runs, "Only training again makes them.",
@@ -117,5 +144,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "models", "Base models: fetched, converted", _models, list_models,
         "model.get fetches and converts them again.", budgeted=False,
+    ),
+    Kind(
+        "drive-cache", "Drive downloads: versions kept here", _fetched, list_fetched,
+        "Whatever needs the version fetches it from Google Drive again.",
     ),
 )  # fmt: skip

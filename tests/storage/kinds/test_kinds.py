@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
 import os
 import stat
 import subprocess
@@ -148,6 +149,27 @@ def test_a_file_counts_in_one_kind_only(workspace: Workspace, home: Path, monkey
     found = {k.kind: k for k in listing.list_kinds(workspace, ("uv", "pip"), stop=threading.Event())}
     assert sum(k.bytes or 0 for k in found.values()) == du(everything)
     assert not found["uv"].items  # what it would remove contains pip's
+
+
+def test_fetched_versions_can_go_unless_somebody_holds_them(look: Lookup, workspace: Workspace) -> None:
+    """Laid out as services/drive/google_fetch.py does it: the folder, and its lock beside it."""
+    top = workspace.state / "drive-cache/models/finetuned"
+    for name in ("idle-v1", "loaded-v2", "coming-v3"):
+        fill(top / name / "model.safetensors")
+        fill(top / f"{name}.lock", 0)
+    fill(top / "idle-v1/deeper/x")
+    with (top / "loaded-v2/model.safetensors").open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    with (top / "coming-v3.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        items = by_name(look("drive-cache"))
+    assert set(items) == {f"models/finetuned/{name}" for name in ("idle-v1", "loaded-v2", "coming-v3")}
+    assert items["models/finetuned/idle-v1"].suggested and items["models/finetuned/idle-v1"].risk == "low"
+    assert items["models/finetuned/idle-v1"].bytes == du(top / "idle-v1")
+    assert str(os.getpid()) in items["models/finetuned/loaded-v2"].used_by[0]
+    assert items["models/finetuned/coming-v3"].used_by == ("a fetch from Google Drive",)
+    mapped.close()
+    assert not by_name(look("drive-cache"))["models/finetuned/loaded-v2"].used_by
 
 
 def test_compilers_caches_are_held_while_fresh(look: Lookup, home: Path) -> None:
