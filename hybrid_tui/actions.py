@@ -310,12 +310,26 @@ _TABLE = (
     Action(
         "data.prepare",
         "services.data.actions:prepare",
-        "Check, split and store a CSV or JSONL file as a dataset.",
+        "Check, split and store a CSV, JSON or Parquet file as a dataset.",
         writes=True,
         asks=True,
     ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
+    Action(
+        "data.push",
+        "services.data.versions:push",
+        "Put a dataset into the store under its content's hash, once.",
+        writes=True,
+    ),
+    Action(
+        "data.pull",
+        "services.data.versions:pull",
+        "Fetch a dataset from the store: NAME, or NAME@HASH.",
+        writes=True,
+        asks=True,
+    ),
+    Action("data.versions", "services.data.versions:versions", "Versions of datasets in the store."),
     Action(
         "data.baseline", "services.data.baseline:baseline", "What counting words alone achieves: the figure to beat."
     ),
@@ -347,6 +361,31 @@ _TABLE = (
         "services.runs.actions:resume",
         "Go on from a run's last checkpoint, as a new attempt.",
         writes=True,
+    ),
+    Action(
+        "train.consent",
+        "services.runs.actions:consent",
+        "Say that you agreed at the link that a run waits for (Google Drive on its machine).",
+        writes=True,
+    ),
+    Action(
+        "train.reattach",
+        "services.runs.actions:reattach",
+        "Follow again all runs that go on elsewhere while nothing here follows them.",
+        writes=True,
+        outlives="The runs go on, and are followed.",
+    ),
+    Action(
+        "train.sessions",
+        "services.runs.colab.actions:sessions",
+        "Colab's machines of this account, whose they are, and which nobody follows: they bill.",
+    ),
+    Action(
+        "train.release",
+        "services.runs.colab.actions:release",
+        "Give a machine of Colab back, whatever runs on it.",
+        writes=True,
+        asks=True,
     ),
     Action("train.delete", "services.runs.actions:delete", "Delete a finished run's folder.", writes=True, asks=True),
     Action(

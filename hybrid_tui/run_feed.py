@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from services.errors import HybridError
 from services.runs.events import Follower
@@ -15,56 +16,77 @@ from services.runs.view import read
 from widgets.series import Series
 
 _CURVE_POINTS = 20_000
-_SLICE = 1_000  # events kept at once
 _LOG_BYTES = 16_384
 _LOG_LINES = 300
+_LARGEST = 1e300
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 
-# What the chart can show: title → curves. A training event's figure, "val_" for those of the validation split.
+# What the chart can show: title → curves. A training event's figure, "val_" for those of the validation split; the
+# first of each is what runs are compared by.
 METRICS: dict[str, tuple[str, ...]] = {
     "loss": ("loss", "val_loss"),
+    "validation loss": ("val_loss",),
+    "validation accuracy": ("val_accuracy",),
+    "validation macro-F1": ("val_macro_f1",),
     "learning rate": ("lr",),
     "speed, tokens/s": ("tokens_s",),
     "gradient norm": ("grad_norm",),
     "memory, GB": ("memory",),
+    "GPU load, %": ("gpu_load",),
+    "GPU memory, GB": ("gpu_memory",),
 }
+_NAMES = {
+    "loss": "train", "val_loss": "validation", "val_accuracy": "accuracy", "val_macro_f1": "macro-F1", "memory": "GB",
+    "tokens_s": "tokens/s", "gpu_load": "%", "gpu_memory": "GB",
+}  # fmt: skip
+_TOLD = {
+    "train": {"loss": "loss", "lr": "lr", "tokens_s": "tokens_s", "grad_norm": "grad_norm"},
+    "val": {"loss": "val_loss", "accuracy": "val_accuracy", "macro_f1": "val_macro_f1"},
+}  # split → figure → curve
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the last heartbeat told of the machine: bytes free on its disk; its GPUs' mean load (0 to 1) and memory."""
+
+    disk_free_bytes: int | None = None
+    gpus: int = 0
+    gpu_load: float | None = None
+    gpu_used_bytes: float | None = None
+    gpu_total_bytes: float | None = None
 
 
 @dataclass
 class News:
-    """What one look at the run's folder found. ``behind``: more is there to be read at once."""
+    """All that is known after a look at the run's folder; ``curves`` has those that changed."""
 
-    events: list[Event]
     view: RunView
+    device: Device
+    curves: dict[str, Series]
     log: list[str]
+    log_lines: int
     behind: bool
 
 
 @dataclass
 class RunFeed:
-    """Follows the run in ``run_dir``. ``look`` reads (in a thread), ``take`` keeps what was read (on the loop).
-
-    ``log`` holds the last lines, ``log_lines`` counts all.
+    """Follows the run in ``run_dir``. ``look`` reads and reckons (in a thread), ``take`` adopts what came of it (on
+    the loop, at once). ``log`` holds the last lines, ``log_lines`` counts all; ``behind``: there is more to be read.
     """
 
     run_dir: Path
     view: RunView | None = None
-    disk_free_bytes: int | None = None
+    device: Device = field(default_factory=Device)
     curves: dict[str, Series] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     log_lines: int = 0
     behind: bool = True
-    _found: list[News] = field(default_factory=list)
-    _attempt: int = 0
-    _repeats: bool = False
+    _next: News | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._events = Follower(self.run_dir)
-        self._log = _Tail(self.run_dir / "log.txt")
-        names = {"loss": "train", "val_loss": "validation", "memory": "GB", "tokens_s": "tokens/s"}
-        for name in (n for group in METRICS.values() for n in group):
-            self.curves[name] = Series(names.get(name, name.replace("_", " ")), limit=_CURVE_POINTS)
+        self._history = _History(self.run_dir)
+        self.curves = {name: curve.copy() for name, curve in self._history.curves.items()}
 
     def look(self) -> None:
         """Read what is new, at most about 1 MB of it. Raises HybridError when the run is gone or damaged.
@@ -74,28 +96,30 @@ class RunFeed:
         if not self.run_dir.is_dir():
             raise HybridError(f"The run {self.run_dir.name} is gone.", hint="Its folder was deleted.")
         with self._lock:
-            events, behind = self._events.poll(), self._events.behind
-            view, log = read(self.run_dir), self._log.poll()
-            for start in range(0, max(len(events), 1), _SLICE):
-                self._found.append(News(events[start : start + _SLICE], view, log, behind))
-                log = []
+            changed = self._history.advance()
+            view = read(self.run_dir)
+            if self._next is not None:  # nobody has taken it yet
+                changed |= self._next.curves.keys()
+            curves = {name: self._history.curves[name].copy() for name in changed}
+            log, lines = list(self._history.log), self._history.log_lines
+            self._next = News(view, self._history.device, curves, log, lines, self._history.behind)
 
     @property
     def waiting(self) -> bool:
-        """Whether something was read and is not kept yet."""
-        return bool(self._found)
+        """Whether something was read and is not taken yet."""
+        return self._next is not None
 
     def take(self) -> bool:
-        """Keep a slice of what was read, small enough not to hold up a key press; whether anything changed."""
+        """Adopt what was read; whether anything changed."""
         with self._lock:
-            if not self._found:
-                return False
-            news = self._found.pop(0)
-        changed = bool(news.events or news.log) or news.view != self.view
-        self.view, self.behind = news.view, news.behind
-        self._add_log(news.log)
-        for event in news.events:
-            self._take(event)
+            news, self._next = self._next, None
+        if news is None:
+            return False
+        changed = bool(news.curves) or news.log_lines != self.log_lines or news.view != self.view
+        changed |= news.device != self.device
+        self.view, self.device, self.behind = news.view, news.device, news.behind
+        self.log, self.log_lines = news.log, news.log_lines
+        self.curves |= news.curves
         return changed
 
     def log_since(self, lines: int) -> list[str]:
@@ -111,6 +135,37 @@ class RunFeed:
         """The entries of METRICS that have points; "loss" always."""
         return [m for m in METRICS if m == "loss" or any(len(self.curves[n]) for n in METRICS[m])]
 
+
+class _History:
+    """The reading side of a feed: it alone changes its curves."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._events = Follower(run_dir)
+        self._tail = _Tail(run_dir / "log.txt")
+        names = dict.fromkeys(name for group in METRICS.values() for name in group)
+        self.curves = {name: Series(_NAMES.get(name, name.replace("_", " ")), limit=_CURVE_POINTS) for name in names}
+        self.device = Device()
+        self.log: list[str] = []
+        self.log_lines = 0
+        self._attempt = 0
+        self._repeats = False
+        self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # split → what is not in the curves yet
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to be read at once."""
+        return self._events.behind
+
+    def advance(self) -> set[str]:
+        """Read the next piece; the names of the curves that changed."""
+        before = {name: curve.version for name, curve in self.curves.items()}
+        events = self._events.poll()
+        self._add_log(self._tail.poll())
+        for event in events:
+            self._take(event)
+        self._keep_rows()
+        return {name for name, curve in self.curves.items() if curve.version != before[name]}
+
     def _take(self, event: Event) -> None:
         if event.attempt != self._attempt:
             self._attempt, self._repeats = event.attempt, True
@@ -125,27 +180,70 @@ class RunFeed:
 
     def _take_metric(self, data: dict[str, Any]) -> None:
         step, split = data.get("step"), data.get("split", "train")
-        if not isinstance(step, int) or split == "test":
+        if not isinstance(step, int) or split not in _TOLD:
             return
         if self._repeats:  # a new attempt goes back to its checkpoint: what came after it is trained again
             self._repeats = False
+            self._keep_rows()
             for old in self.curves.values():
                 old.forget_from(step)
-        for name in data.keys() & {"loss", "lr", "tokens_s", "grad_norm"}:
-            curve = self.curves.get(name if split == "train" else f"{split}_{name}")
-            if curve is not None:
-                curve.append(step, data[name] if _is_number(data[name]) else None)
+        self._rows.setdefault(split, []).append((step, data))
 
     def _take_heartbeat(self, data: dict[str, Any]) -> None:
-        if _is_number(data.get("disk_free_bytes")):
-            self.disk_free_bytes = int(data["disk_free_bytes"])
-        if _is_number(data.get("step")) and _is_number(data.get("rss_bytes")):
-            self.curves["memory"].append(data["step"], data["rss_bytes"] / 1e9)
+        if "agent_rss_bytes" in data:  # of what only passes on what another machine tells
+            return
+        self.device = _device(data)
+        step = data.get("step")
+        if not _is_number(step):
+            return
+        rss, device = data.get("rss_bytes"), self.device
+        if _is_number(rss):
+            self.curves["memory"].append(step, rss / 1e9)
+        if device.gpu_load is not None:
+            self.curves["gpu_load"].append(step, 100 * device.gpu_load)
+        if device.gpu_used_bytes is not None:
+            self.curves["gpu_memory"].append(step, device.gpu_used_bytes / 1e9)
+
+    def _keep_rows(self) -> None:
+        for split, rows in self._rows.items():
+            for figure, name in _TOLD[split].items():
+                told = [(step, data[figure]) for step, data in rows if figure in data]
+                if told:
+                    steps, values = zip(*told, strict=True)
+                    self.curves[name].extend(steps, _numbers(values))
+        self._rows = {}
 
     def _add_log(self, lines: list[str]) -> None:
         self.log.extend(lines)
         self.log_lines += len(lines)
         del self.log[:-_LOG_LINES]
+
+
+def _numbers(values: Sequence[Any]) -> Sequence[float | None]:
+    """The values, with None for what can't be drawn."""
+    try:
+        if -_LARGEST < min(values) <= max(values) < _LARGEST:
+            return values
+    except TypeError:
+        pass
+    return [value if _is_number(value) else None for value in values]
+
+
+def _device(data: dict[str, Any]) -> Device:
+    free, told = data.get("disk_free_bytes"), data.get("gpu")
+    gpus = [gpu for gpu in told if isinstance(gpu, dict)] if isinstance(told, list) else []
+
+    def all_of(key: str) -> list[float]:
+        return [gpu[key] for gpu in gpus if _is_number(gpu.get(key))]
+
+    loads, used, total = all_of("load"), all_of("used_bytes"), all_of("total_bytes")
+    return Device(
+        int(free) if _is_number(free) else None,
+        len(gpus),
+        sum(loads) / len(loads) if loads else None,
+        sum(used) if used else None,
+        sum(total) if total else None,
+    )
 
 
 class _Tail:
@@ -180,5 +278,5 @@ def _clean(line: str) -> str:
     return "".join(c if c.isprintable() else "·" for c in last).rstrip()
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST

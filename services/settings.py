@@ -105,12 +105,52 @@ class Drive(msgspec.Struct, frozen=True):
     )
 
 
+class Colab(msgspec.Struct, frozen=True):
+    """Google Colab as a place to train, through its official command line (pip name google-colab-cli)."""
+
+    cli: Annotated[str, Meta(description="The command; empty: colab in PATH or among the tools of uv and pipx.")] = ""
+    accelerator: Annotated[
+        Literal["none", "T4", "L4", "G4", "A100", "H100"], Meta(description="What a run asks for; none: CPU only.")
+    ] = "T4"
+    fallbacks: Annotated[
+        tuple[str, ...], Meta(description='What is taken instead, in this order, when it is refused: ["T4", "none"].')
+    ] = ()
+    budget_units: Annotated[
+        float, Meta(ge=0, description="Most compute units that a run may use when it names no budget; 0 = no limit.")
+    ] = 0.0
+    idle_minutes: Annotated[
+        float, Meta(gt=0, description="How long a machine whose run has ended waits to be fetched before it goes.")
+    ] = 30.0
+    renew: Annotated[
+        int, Meta(ge=0, le=20, description="How often a run whose machine was taken away gets a new one by itself.")
+    ] = 1
+    packages: Annotated[
+        tuple[str, ...], Meta(description="What is installed there beside Colab's own packages; empty: what it takes.")
+    ] = ()
+    units_per_hour: Annotated[
+        dict[str, float], Meta(description='Used only if the account tells no rate, e.g. {"T4" = 1.2}.')
+    ] = {}
+    rates_dated: Annotated[str, Meta(description="Of which day units_per_hour is, e.g. 2026-11-01.")] = ""
+
+
 class Model(msgspec.Struct, frozen=True):
     """The model that training and inference start from."""
 
     base: Annotated[
         str, Meta(min_length=1, description="Built-in name, local folder, GGUF file or Hugging Face id.")
     ] = "smollm2-135m-instruct"
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """What runs may cost, and what an hour costs where the account doesn't tell. See docs/costs.md."""
+
+    month: Annotated[
+        dict[str, float], Meta(description='A month\'s ceilings, e.g. {"units" = 50, "USD" = 20}: warned at 80 %.')
+    ] = {}
+    rates: Annotated[
+        dict[str, str],
+        Meta(description='Prices, e.g. {"colab/L4" = "2.1 units/h, 2026-11-20, colab usage", "local" = "0.18 USD/h"}.'),
+    ] = {}
 
 
 class Inference(msgspec.Struct, frozen=True):
@@ -155,7 +195,9 @@ class Settings(msgspec.Struct, frozen=True):
     store: Store = Store()
     drive: Drive = Drive()
     model: Model = Model()
+    costs: Costs = Costs()
     inference: Inference = Inference()
+    colab: Colab = Colab()
     panel: Panel = Panel()
     kinds: dict[str, OwnKind] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -54,6 +55,33 @@ class Series:
         self.ys.append(y)
         if len(self.xs) > self.limit:
             self._compact()
+
+    def extend(self, xs: Sequence[float], ys: Sequence[float | None]) -> None:
+        """Add many points, as ``append`` would one by one, but far faster where they simply go on."""
+        try:
+            more_x, more_y = array("d", xs), array("d", ys)  # type: ignore[arg-type]
+        except TypeError:  # a gap among them
+            plain = False
+        else:
+            goes_on = not self.xs or (bool(more_x) and more_x[0] > self.xs[-1])
+            rises = all(map(operator.lt, more_x, more_x[1:]))
+            plain = goes_on and rises and math.isfinite(sum(more_x)) and math.isfinite(sum(more_y))
+        if not plain or self._gap or len(more_x) >= self.limit // 2:
+            for x, y in zip(xs, ys, strict=True):
+                self.append(x, y)
+            return
+        self.version += len(more_x)
+        self.xs.extend(more_x)
+        self.ys.extend(more_y)
+        if len(self.xs) > self.limit:
+            self._compact()
+
+    def copy(self) -> Series:
+        """The curve as it is now, for another thread to draw."""
+        new = Series(self.name, limit=self.limit)
+        new.version, new._gap, new.breaks = self.version, self._gap, list(self.breaks)
+        new.xs, new.ys = self.xs[:], self.ys[:]
+        return new
 
     def forget_from(self, x: float) -> None:
         """Drop the points at ``x`` and beyond: their steps are being repeated."""
@@ -116,11 +144,14 @@ class Series:
             if begin and len(kept_x):
                 breaks.append(len(kept_x))
             for i in range(begin, end, 4):
-                group = range(i, min(i + 4, end))
-                small, large = min(group, key=ys.__getitem__), max(group, key=ys.__getitem__)
-                for j in sorted({small, large}):
-                    kept_x.append(xs[j])
-                    kept_y.append(ys[j])
+                group = ys[i : min(i + 4, end)]
+                small, large = group.index(min(group)), group.index(max(group))
+                first, last = (small, large) if small < large else (large, small)
+                kept_x.append(xs[i + first])
+                kept_y.append(group[first])
+                if last != first:
+                    kept_x.append(xs[i + last])
+                    kept_y.append(group[last])
         if len(kept_x) > self.limit * 3 // 4:  # so many gaps that grouping kept them all: drop the oldest half
             half = len(kept_x) // 2
             kept_x, kept_y = kept_x[half:], kept_y[half:]

@@ -194,7 +194,7 @@ class TrainingScreen(PanelScreen):
         for id in ("#chart-box", "#facts-box", "#log-box"):
             self.query_one(id, Section).ready()
         self.query_one("#facts-box", Section).retitle(view.id)
-        self.query_one(RunFacts).show(view, feed.disk_free_bytes)
+        self.query_one(RunFacts).show(view, feed.device.disk_free_bytes)
         self._draw_chart(feed)
         self._draw_log(feed)
 

@@ -65,6 +65,10 @@ class NearIndex:
 
     def find(self, tokens: frozenset[str]) -> int | None:
         """The number of one set whose Jaccard index with ``tokens`` reaches the threshold, or None."""
+        return next(self.all(tokens), None)
+
+    def all(self, tokens: frozenset[str]) -> Iterator[int]:
+        """The numbers of all such sets, in no order."""
         size, threshold = len(tokens), self._threshold
         keys: list[str | tuple[str, str]] = []
         if size <= _LONG / threshold:
@@ -82,8 +86,7 @@ class NearIndex:
                 if least <= len(other) <= most:
                     common = len(tokens & other)
                     if common >= threshold * (size + len(other) - common) - 1e-9:
-                        return number
-        return None
+                        yield number
 
 
 def frequencies(sets: Iterable[frozenset[str]]) -> Counter[str]:
@@ -92,10 +95,12 @@ def frequencies(sets: Iterable[frozenset[str]]) -> Counter[str]:
 
 
 def count_near(texts: Iterable[str], references: Iterable[str]) -> int:
-    """How many of ``texts`` have a near-duplicate among ``references``."""
-    sets = [words(text) for text in references]
+    """How many of ``texts`` have a near-duplicate among ``references``, which pass by one at a time."""
     asked = [words(text) for text in texts]
-    index = NearIndex(frequencies([*sets, *asked]))
-    for tokens in sets:
+    index = NearIndex(frequencies(asked))
+    for tokens in asked:
         index.add(tokens)
-    return sum(index.find(tokens) is not None for tokens in asked)
+    near: set[int] = set()
+    for text in references:
+        near.update(index.all(words(text)))
+    return len(near)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -44,19 +45,22 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._").lower()[:64] or "data"
 
 
-def encode(rows: Sequence[Row]) -> bytes:
-    """The bytes of a split file: one compact JSON object a line, UTF-8. Raises BadInput for text UTF-8 can't hold."""
+def lines(rows: Sequence[Row]) -> Iterator[bytes]:
+    """The lines of a split file: a compact JSON object each, UTF-8. Raises BadInput for text UTF-8 can't hold."""
+    encode = msgspec.json.Encoder().encode
     try:
-        return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        for row in rows:
+            yield encode(row) + b"\n"
     except (UnicodeEncodeError, ValueError) as error:
         raise BadInput(f"A row holds text that UTF-8 can't write ({error}).") from None
 
 
-def digest(parts: Sequence[bytes]) -> str:
+def digest(rows: Rows) -> str:
     """SHA-256 over the split files' bytes in the order train, val, test."""
     total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
+    for split in SPLITS:
+        for line in lines(rows[split]):
+            total.update(line)
     return total.hexdigest()
 
 
@@ -72,12 +76,13 @@ def build_info(
         prompt=prompt,
         labels=tuple(labels),
         counts={split: len(rows[split]) for split in SPLITS},
-        sha256=digest([encode(rows[split]) for split in SPLITS]),
+        sha256=digest(rows),
         source=source,
         seed=seed,
         created_at=time.time(),
         warnings=tuple(warnings),
         checks=dict(checks or {}),
+        format="chat" if any(row.messages for split in SPLITS for row in rows[split]) else "text",
     )
 
 
@@ -96,21 +101,29 @@ def write(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> DatasetIn
     ctx.workspace.ensure_state()
     try:
         ctx.workspace.datasets.mkdir(parents=True, exist_ok=True)
-        with _temporary(ctx.workspace.datasets, info.name) as temporary:
+        with temporary(ctx.workspace.datasets, info.name) as beside:
             for split in SPLITS:
-                atomic.write_bytes(temporary / f"{split}.jsonl", encode(rows[split]))
+                _write_lines(beside / f"{split}.jsonl", rows[split])
             record = msgspec.structs.replace(info, path="")
-            atomic.write_bytes(temporary / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-            _put(temporary, folder)
+            atomic.write_bytes(beside / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+            put(beside, folder)
     except OSError as error:
         raise _write_failed(folder, error) from error
     return load_info(folder)
 
 
+def _write_lines(path: Path, rows: Sequence[Row]) -> None:
+    """Line by line, so that a large dataset is not held a second time; flushed to the disk."""
+    with path.open("wb") as file:
+        file.writelines(lines(rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def plan(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> Plan:
     """What ``write`` would do with ``info``."""
     folder = ctx.workspace.datasets / check_name(info.name)
-    size = sum(len(encode(rows[split])) for split in SPLITS)
+    size = sum(len(line) for split in SPLITS for line in lines(rows[split]))
     what = f"{sum(info.counts.values())} rows ({', '.join(f'{info.counts[s]} {s}' for s in SPLITS)})"
     if not folder.exists():
         return Plan(action, f"store {what} as the dataset '{info.name}'", (f"write {folder}",), 0, size)
@@ -138,7 +151,8 @@ def _same(folder: Path, info: DatasetInfo) -> DatasetInfo | None:
 
 
 @contextlib.contextmanager
-def _temporary(parent: Path, name: str) -> Iterator[Path]:
+def temporary(parent: Path, name: str) -> Iterator[Path]:
+    """A hidden folder in ``parent`` that is gone afterwards, unless it was renamed."""
     for left in parent.glob(".*.tmp"):  # by a process that was killed; ".old.tmp" holds a replaced dataset and stays
         if not left.name.endswith(_ASIDE) and time.time() - left.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -150,7 +164,7 @@ def _temporary(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put(new: Path, folder: Path) -> None:
+def put(new: Path, folder: Path) -> None:
     """Rename ``new`` to ``folder``; an old one there steps aside first and is removed last."""
     aside = new.with_name(new.name.removesuffix(".tmp") + _ASIDE)
     if folder.exists():
@@ -192,29 +206,33 @@ _AGAIN = "Prepare it again with data.prepare or data.generate; data.list shows t
 def read_rows(folder: Path, split: Split) -> list[Row]:
     """All rows of a split. Raises BadInput naming file and line when one is damaged, or the file when it is missing."""
     path = folder / f"{split}.jsonl"
+    decode = msgspec.json.Decoder(Row).decode
+    rows: list[Row] = []
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    raise BadInput(
+                        f"{path}, line {len(rows) + 1} has no end: the file was cut; it is left as it is.", hint=_AGAIN
+                    )
+                rows.append(decode(line))
     except OSError as error:
         raise BadInput(f"{path} can't be read ({error.strerror}).", hint=_AGAIN) from None
-    decoder = msgspec.json.Decoder(Row)
-    rows = []
-    lines = data.split(b"\n")
-    torn = lines.pop()
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadInput(
-                f"{path}, line {number} is damaged ({error}); the file is left as it is.", hint=_AGAIN
-            ) from None
-    if torn:
-        raise BadInput(f"{path}, line {len(lines) + 1} has no end: the file was cut; it is left as it is.", hint=_AGAIN)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path}, line {len(rows) + 1} is damaged ({error}); the file is left as it is.", hint=_AGAIN
+        ) from None
     return rows
 
 
 def file_digest(folder: Path) -> str:
     """The digest of the split files as they lie in ``folder``. Raises OSError when one can't be read."""
-    return digest([(folder / f"{split}.jsonl").read_bytes() for split in SPLITS])
+    total = hashlib.sha256()
+    for split in SPLITS:
+        with (folder / f"{split}.jsonl").open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def all_datasets(workspace: Workspace) -> Datasets:

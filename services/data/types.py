@@ -12,19 +12,34 @@ import msgspec
 
 Split = Literal["train", "val", "test"]
 Task = Literal["classify", "generate"]
+Role = Literal["system", "user", "assistant"]
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One example: ``text`` is what the user says, ``answer`` what the model must say (a label's name if classify)."""
+class Turn(msgspec.Struct, frozen=True):
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One example: ``text`` is what the user says, ``answer`` what the model must say (a label's name if classify).
+
+    A conversation has ``messages`` besides: perhaps one of the system, then user and assistant in turn, the last by
+    the assistant. ``text`` is then its last user message and ``answer`` its last message, so that who knows nothing
+    of conversations still reads a question and its answer. Without messages a line on disk has the two alone.
+    """
 
     text: str
     answer: str
+    messages: tuple[Turn, ...] = ()
 
 
 class DatasetInfo(msgspec.Struct, frozen=True):
     """``dataset.json``. ``sha256`` is the digest over the three split files in order, hence of the content.
 
-    ``prompt`` is the template with ``{text}``; the model sees ``prompt`` + " " + answer words + end of text.
+    ``prompt`` is the template with ``{text}``; the model sees ``prompt`` + " " + answer words + end of text. With
+    ``format`` "chat" every row has ``messages``, to be put into the model's chat template instead.
     ``labels`` is sorted; empty for the task "generate". ``checks`` holds what was counted while building (duplicates
     removed, near-duplicates across splits, …). ``path`` is the folder, filled in when the dataset is opened.
     """
@@ -41,6 +56,7 @@ class DatasetInfo(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     checks: dict[str, float] = {}
     path: str = ""
+    format: Literal["text", "chat"] = "text"
 
 
 class Datasets(msgspec.Struct, frozen=True):

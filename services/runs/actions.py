@@ -33,6 +33,10 @@ class RunParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: _Run = ""
 
 
+class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say."""
+
+
 class WaitParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which run, and whether to follow it to its end."""
 
@@ -90,8 +94,36 @@ async def cancel(ctx: Context, params: WaitParams) -> RunView | Plan:
     return await _follow(ctx, run_dir.name) if params.wait else await asyncio.to_thread(view.read, run_dir)
 
 
+async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
+    """Say that you agreed to what a run waits for, at the link it shows. Raises Refused if it waits for nothing."""
+    ctx.will_write("train.consent")
+    run_dir = await asyncio.to_thread(spec.find_run, ctx.workspace, params.run)
+    if ctx.dry_run:
+        return Plan("train.consent", f"tell run {run_dir.name} that you agreed")
+    await asyncio.to_thread(local.consent, run_dir)
+    return await asyncio.to_thread(view.read, run_dir)
+
+
+async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
+    """Follow again every run that may go on elsewhere while nothing here follows it. The panel does so when it opens.
+
+    A run that can't be reattached is told as progress, and the others are.
+    """
+    ctx.will_write("train.reattach")
+    found = await asyncio.to_thread(local.unattached, ctx.workspace)
+    if ctx.dry_run:
+        return Plan("train.reattach", f"follow {len(found)} runs again", tuple(path.name for path in found))
+    for run_dir in found:
+        try:
+            await asyncio.to_thread(local.resume, run_dir)
+        except HybridError as error:
+            ctx.report(Progress("reattach", note=f"{run_dir.name}: {error}"))
+    return Runs(tuple([await asyncio.to_thread(view.read, run_dir) for run_dir in found]))
+
+
 async def resume(ctx: Context, params: WaitParams) -> RunView | Plan:
     """Go on from the last checkpoint of a run that failed, was cancelled or was lost; anew if there is none.
+    One that goes on elsewhere is followed again.
 
     Raises Refused when it still runs or has succeeded.
     """
@@ -101,6 +133,8 @@ async def resume(ctx: Context, params: WaitParams) -> RunView | Plan:
     source = (
         "from " + seen.last_checkpoint.rpartition("/")[2] if seen.last_checkpoint else "anew: there is no checkpoint"
     )
+    if seen.unattached:
+        source = f"by looking for {seen.machine or 'its machine'}"
     if ctx.dry_run:
         return Plan("train.resume", f"start attempt {seen.attempt + 1} of run {seen.id}, {source}")
     train.check_space(ctx.workspace.root)
@@ -142,6 +176,8 @@ async def _follow(ctx: Context, run: str) -> RunView:
             ctx.report(step)
         if seen.phase in FINISHED:
             break
+        if seen.unattached:
+            raise HybridError(f"Run {seen.id}: {seen.reason}", hint=seen.hint)
         await asyncio.sleep(_POLL_S)
     if seen.phase in ("succeeded", "cancelled"):
         return seen
@@ -155,8 +191,10 @@ _RESUME = "train.resume goes on from its last checkpoint; log.txt in its folder 
 
 def _progress(seen: RunView) -> Progress:
     words = [seen.note] if seen.note else []
+    if seen.wants:
+        words.append(f"agree at {seen.wants}, then train.consent")
     if seen.phase != "running":  # what is known of the attempt before says nothing about this one
-        return Progress(seen.phase, seen.step, seen.total_steps, "steps", seen.note)
+        return Progress(seen.phase, seen.step, seen.total_steps, "steps", ", ".join(words))
     if seen.metrics.get("loss") is not None:
         words.append(f"loss {formats.number(seen.metrics['loss'])}")
     if seen.metrics.get("tokens_s") is not None:

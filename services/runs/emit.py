@@ -61,9 +61,11 @@ class Emitter:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def phase(self, name: str, note: str = "") -> None:
-        """The run enters ``name``: "preparing", "running" or "stopping"; any other word is kept as a note."""
-        self._send("phase", phase=name, note=note)
+    def phase(self, name: str, note: str = "", *, wants: str = "", link: str = "") -> None:
+        """The run enters ``name``: "provisioning", "preparing", "running" or "stopping"; any other word is kept as a
+        note. ``wants`` is a link at which a person must agree before it goes on; ``link`` "polling" says that news
+        comes late from now on."""
+        self._send("phase", phase=name, note=note, **{k: v for k, v in (("wants", wants), ("link", link)) if v})
 
     def metric(self, step: int, *, split: str = "train", **values: Any) -> None:
         """Figures at ``step``: loss, lr, grad_norm, tokens_s, tokens, epoch, total_steps, eta_s (s), accuracy, …"""
@@ -85,12 +87,18 @@ class Emitter:
         self._send("ckpt", path=where.as_posix(), step=step, bytes=bytes, sha256=sha256)
 
     def cost(self, seconds: float, **values: Any) -> None:
-        """Time used, and money or units where known."""
+        """Time used so far, and money or units where known; ``of`` names what the totals are of (see types.Event)."""
         self._send("cost", seconds=seconds, **values)
 
-    def error(self, message: str, hint: str = "") -> None:
-        """Why the trainer is about to fail, in one sentence, and what to do; then exit with a code other than 0."""
-        self._send("error", message=message, hint=hint)
+    def error(self, message: str, hint: str = "", phase: str = "failed") -> None:
+        """Why the trainer is about to fail, in one sentence, and what to do; then exit with a code other than 0.
+
+        An agent may say how the run it follows has ended: ``phase`` "over-budget" or "lost"."""
+        self._send("error", message=message, hint=hint, **({"phase": phase} if phase != "failed" else {}))
+
+    def relay(self, ev: str, data: dict[str, Any], origin: str) -> None:
+        """Pass on an event of the run that this program follows; ``origin`` is its attempt and number there, "2:17"."""
+        self._send(ev, **{**data, "origin": origin})
 
     def cancelled(self) -> bool:
         """Whether to checkpoint and exit with ``EXIT_CANCELLED``. Cheap enough for every step."""
@@ -98,10 +106,14 @@ class Emitter:
 
     def checkpoint_wanted(self) -> bool:
         """Whether a checkpoint was asked for; the request is taken (its file removed) by this call."""
-        if self.run_dir is None or "checkpoint" not in self._control():
+        return self.asked("checkpoint")
+
+    def asked(self, name: str) -> bool:
+        """Whether ``control/<name>`` was made; the request is taken (its file removed) by this call."""
+        if self.run_dir is None or name not in self._control():
             return False
-        (self.run_dir / "control" / "checkpoint").unlink(missing_ok=True)
-        self._seen -= {"checkpoint"}
+        (self.run_dir / "control" / name).unlink(missing_ok=True)
+        self._seen -= {name}
         return True
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,10 @@ import msgspec
 from services.runs.types import Event
 
 CHUNK = 1 << 20  # bytes read in one poll, so that a long history neither blocks nor fills memory
+
+# A long history is read in a thread of a panel that must answer keys meanwhile: the interpreter is let go this often.
+_LINES_AT_ONCE = 200
+_PAUSE_S = 0.0002
 
 _decoder = msgspec.json.Decoder(Event)
 
@@ -86,6 +91,8 @@ class Follower:
         complete = data.rfind(b"\n") + 1
         for line in data[:complete].split(b"\n")[:-1]:
             self._line += 1
+            if self._line % _LINES_AT_ONCE == 0:
+                time.sleep(_PAUSE_S)
             if self._skipping:
                 self._skipping = False
             else:
@@ -128,6 +135,27 @@ class Follower:
         self._lost_lines += line is not None
         if text not in self._damaged:
             self._damaged.append(text)
+
+
+def skim(history: Iterable[Event]) -> Iterator[Event]:
+    """``history`` without the figures that the very next event replaces: all that a fold of it needs, far fewer."""
+    held: Event | None = None
+    for event in history:
+        if held is not None and not _replaces(event, held):
+            yield held
+        held = event
+    if held is not None:
+        yield held
+
+
+def _replaces(new: Event, old: Event) -> bool:
+    return (
+        new.ev == old.ev == "metric"
+        and new.attempt == old.attempt
+        and new.seq > old.seq
+        and new.data.keys() == old.data.keys()
+        and new.data.get("split") == old.data.get("split")
+    )
 
 
 class _Sequence:

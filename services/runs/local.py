@@ -1,4 +1,4 @@
-"""The target ``local``: runs on this box, each under a supervisor that outlives whoever started it.
+"""Runs on this box, each under a supervisor that outlives whoever started it.
 
 Everything here blocks for some milliseconds; call it in a thread. A run's state is only in its folder: following it is
 reading (``view.read``), reattaching is reading again.
@@ -19,7 +19,7 @@ from pathlib import Path
 from services.errors import HybridError, Refused
 from services.runs import spec as specs
 from services.runs.types import FINISHED, RunSpec
-from services.runs.view import is_alive, newest_attempt, read
+from services.runs.view import is_alive, newest_attempt, read, read_all
 from services.workspace import Workspace
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -78,7 +78,7 @@ def resume(run_dir: Path) -> int:
     except OSError as error:
         raise _not_started(run_dir, error) from error
     try:
-        for request in ("cancel", "checkpoint"):  # asked of the attempt before
+        for request in ("cancel", "checkpoint", "consent"):  # asked of the attempt before
             (run_dir / "control" / request).unlink(missing_ok=True)
         _spawn(run_dir, lock)
     except (OSError, HybridError) as error:
@@ -90,8 +90,13 @@ def resume(run_dir: Path) -> int:
 
 
 def cancel(run_dir: Path) -> None:
-    """Ask the run to write a checkpoint and stop. Raises Refused when it does not run."""
+    """Ask the run to write a checkpoint and stop. Raises Refused when it does not run.
+
+    One that runs elsewhere and that nothing here follows is reattached first, for somebody must tell it.
+    """
     _require_live(run_dir, "cancel")
+    if read(run_dir).unattached:
+        resume(run_dir)
     (run_dir / "control" / "cancel").touch()
 
 
@@ -99,6 +104,18 @@ def request_checkpoint(run_dir: Path) -> None:
     """Ask the run to write a checkpoint now and go on. Raises Refused when it does not run."""
     _require_live(run_dir, "checkpoint")
     (run_dir / "control" / "checkpoint").touch()
+
+
+def consent(run_dir: Path) -> None:
+    """Tell the run that what it asked for was agreed to. Raises Refused when it asks for nothing."""
+    if not read(run_dir).wants:
+        raise Refused(f"Run {run_dir.name} is not waiting for a consent.")
+    (run_dir / "control" / "consent").touch()
+
+
+def unattached(workspace: Workspace) -> list[Path]:
+    """The folders of runs that may go on elsewhere while nothing here follows them: they may cost. Resume them."""
+    return [Path(seen.path) for seen in read_all(workspace) if seen.unattached]
 
 
 def fetch(run_dir: Path) -> Path:
@@ -112,6 +129,11 @@ def fetch(run_dir: Path) -> Path:
 def delete(run_dir: Path) -> None:
     """Remove the folder of a run that is not live: it vanishes at once, then its files go. Raises Refused, OSError."""
     _wait_for_last_breath(run_dir)
+    if read(run_dir).unattached:
+        raise Refused(
+            f"Run {run_dir.name} may still have its machine, and this folder is all that knows of it.",
+            hint="train.cancel stops it and frees the machine.",
+        )
     if is_alive(run_dir, newest_attempt(run_dir)):
         raise Refused(f"Run {run_dir.name} is running and can't be deleted.", hint="train.cancel first.")
     doomed = run_dir.with_name(f".deleted-{run_dir.name}")

@@ -43,7 +43,9 @@ LINE_BYTES = 1024 * 1024  # a longer line from the trainer is dropped
 EXIT_CANCELLED = 130
 WEIGHTY = ("phase", "log", "ckpt", "end")  # never dropped
 DURABLE = ("phase", "ckpt", "end")  # on the disk before anything else happens
-PHASES = ("preparing", "running", "stopping")
+PHASES = ("provisioning", "preparing", "running", "stopping")
+GRACE_S = 60.0  # for a cancelled trainer to checkpoint, when the spec says nothing else
+COST_S = 60.0  # between two cost events
 
 
 class Taken(Exception):
@@ -56,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--detach", action="store_true", help="go on in the background, in a session of its own")
     parser.add_argument("--heartbeat", type=float, default=10.0, help="seconds between heartbeats")
-    parser.add_argument("--grace", type=float, default=60.0, help="seconds for a cancelled trainer to checkpoint")
+    parser.add_argument(
+        "--grace", type=float, default=0.0, help="seconds for a cancelled trainer to stop; 0: the spec's"
+    )
     options = parser.parse_args(argv)
     run_dir = options.run_dir.absolute()
     if options.detach:
@@ -255,8 +259,9 @@ class Attempt:
         self, run_dir: Path, attempt_dir: Path, spec: dict[str, Any], lock: int, heartbeat: float, grace: float
     ) -> None:
         self.run_dir, self.spec, self.lock = run_dir, spec, lock
+        self.follows = bool(spec.get("remote")) and spec.get("target") != "local"  # the command is a target's agent
         self.number = int(attempt_dir.name)
-        self.heartbeat, self.grace = heartbeat, grace
+        self.heartbeat, self.grace = heartbeat, grace or float(spec.get("grace_s") or GRACE_S)
         self.events = Events(run_dir, attempt_dir, str(spec["id"]), self.number)
         self.log = Log(run_dir)
         self.phase = "preparing"
@@ -266,7 +271,9 @@ class Attempt:
         self.stopping_since: float | None = None
         self.killed_by_us = False
         self.terminated = False
-        self.next_heartbeat = 0.0
+        self.over_budget = False
+        self.limit = 0.0 if self.follows else _seconds_left(run_dir, self.number, float(spec.get("max_seconds") or 0))
+        self.next_heartbeat = self.next_cost = 0.0
         self.started = time.monotonic()
         self.oom_before = _oom_kills()
         self.buffer = b""
@@ -358,30 +365,33 @@ class Attempt:
         if isinstance(data.get("step"), int) and ev in ("metric", "ckpt"):
             self.step = data["step"]
         if ev == "error":
-            self.error = {"message": str(data.get("message", "")), "hint": str(data.get("hint", ""))}
-            text = " ".join(word for word in self.error.values() if word)
+            self.error = {key: str(data.get(key, "")) for key in ("message", "hint", "phase")}
+            text = " ".join(self.error[key] for key in ("message", "hint") if self.error[key])
             self.events.write("log", level="error", text=text)
         elif ev == "phase":
-            self._enter(str(data.get("phase", "")), str(data.get("note", "")))
-        elif ev in ("metric", "log", "ckpt", "cost"):
+            more = {key: data[key] for key in ("wants", "link", "origin") if key in data}
+            self._enter(str(data.get("phase", "")), str(data.get("note", "")), **more)
+        elif ev in ("metric", "log", "ckpt", "cost") or (ev == "hb" and self.follows):
             self.events.write(ev, **data)
         else:
             self.events.write("log", level="warning", text=f"The trainer sent an event of unknown kind {ev!r:.50}.")
 
-    def _enter(self, phase: str, note: str) -> None:
+    def _enter(self, phase: str, note: str, **more: Any) -> None:
         if phase not in PHASES:
             phase, note = self.phase, f"{phase}: {note}" if note else phase
         elif self.phase == "stopping":
             phase = "stopping"  # once stopping, the trainer's own words don't take it back
         self.phase = phase
-        self.events.write("phase", phase=phase, note=note)
+        self.events.write("phase", phase=phase, note=note, **more)
 
     def _control(self, child: subprocess.Popen[bytes]) -> None:
         now = time.monotonic()
         if self.stopping_since is None:
-            if self.terminated or (self.run_dir / "control" / "cancel").exists():
+            self.over_budget = bool(self.limit) and now - self.started > self.limit
+            if self.over_budget or self.terminated or (self.run_dir / "control" / "cancel").exists():
                 self.stopping_since = now
-                self._enter("stopping", "the supervisor was told to stop" if self.terminated else "cancelled")
+                why = "the supervisor was told to stop" if self.terminated else "cancelled"
+                self._enter("stopping", "the budget is used up" if self.over_budget else why)
                 os.kill(child.pid, signal.SIGTERM)  # Popen.terminate would reap it, were it gone already
         elif now - self.stopping_since > self.grace and not self.killed_by_us:
             self.killed_by_us = True
@@ -396,13 +406,23 @@ class Attempt:
         self.rss = rss or self.rss
         self.events.flush()
         free = shutil.disk_usage(self.run_dir).free
-        self.events.write("hb", step=self.step, rss_bytes=rss or None, disk_free_bytes=free, gpu=None)
+        if self.follows:  # memory and disk that matter are those of the other side, which its own heartbeats tell
+            self.events.write("hb", step=self.step, agent_rss_bytes=rss or None)
+            return
+        self.events.write("hb", step=self.step, rss_bytes=rss or None, disk_free_bytes=free, gpu=_gpu())
+        if now >= self.next_cost:
+            self._cost()
+
+    def _cost(self) -> None:
+        self.next_cost = time.monotonic() + COST_S
+        self.events.write("cost", seconds=round(time.monotonic() - self.started, 1), of=f"attempt {self.number}")
 
     def _finish(self, code: int) -> None:
         if self.buffer:
             self._lines(b"\n")
         phase, reason, hint = self._verdict(code)
-        self.events.write("cost", seconds=round(time.monotonic() - self.started, 1))
+        if not self.follows:  # an agent counts what its machine costs
+            self._cost()
         self.events.end(code=code, reason=reason, phase=phase, hint=hint)
 
     def _verdict(self, code: int) -> tuple[str, str, str]:
@@ -412,7 +432,12 @@ class Attempt:
         if code == 0:
             return "succeeded", "", ""
         if self.error and code != EXIT_CANCELLED:
-            return "failed", self.error["message"], self.error["hint"]
+            phase = self.error["phase"] if self.error["phase"] in ("over-budget", "lost") else "failed"
+            return phase, self.error["message"], self.error["hint"]
+        if self.over_budget:
+            words = self.spec.get("budget") or f"{self.spec['max_seconds']:g} s"
+            killed = "; the trainer did not stop in time and was killed" if self.killed_by_us else ""
+            return "over-budget", f"The run's budget of {words} is used up{killed}; {on}.", "A larger budget goes on."
         if code == EXIT_CANCELLED or self.stopping_since is not None:
             if self.killed_by_us:
                 return (
@@ -440,6 +465,8 @@ class Attempt:
 
     def _killed(self, number: int, on: str) -> tuple[str, str]:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        if self.follows:
+            return f"What follows the run here was killed ({name}).", "train.resume reattaches."
         short, total = _oom_kills() > self.oom_before, _memory_bytes()
         if number == signal.SIGKILL and (short or (total and self.rss > 0.8 * total)):
             held = f"it held {self.rss / 1e9:.1f} GB of {total / 1e9:.1f} GB"
@@ -451,6 +478,31 @@ class Attempt:
 
     def _on_sigterm(self, *_: object) -> None:
         self.terminated = True
+
+
+def _seconds_left(run_dir: Path, attempt: int, allowed: float) -> float:
+    """What earlier attempts have left of the ``allowed`` seconds, at least one; 0 when there is no limit."""
+    spent: dict[str, float] = {}
+    for path in sorted(run_dir.glob("events-*.jsonl")) if allowed else ():
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                event = json.loads(line) if b'"cost"' in line else {}
+                if event.get("ev") == "cost" and event["attempt"] < attempt:
+                    spent[str(event["data"].get("of"))] = float(event["data"]["seconds"])
+    return max(1.0, allowed - sum(spent.values())) if allowed else 0.0
+
+
+def _gpu() -> list[dict[str, float]] | None:
+    """Each NVIDIA GPU's load (share of one) and memory (bytes), as nvidia-smi says; None where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    ask = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(ask, capture_output=True, timeout=5, check=True, text=True).stdout
+        rows = [[float(word) for word in line.split(",")] for line in said.strip().splitlines()]
+        return [{"load": a / 100, "used_bytes": b * 2**20, "total_bytes": c * 2**20} for a, b, c in rows] or None
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _fill(path: Path, size: int) -> None:

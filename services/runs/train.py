@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from services import formats
-from services.context import Context, Plan
+from services.context import Context, Plan, Progress
 from services.data import store
 from services.data.types import DatasetInfo
 from services.errors import BadInput, HybridError
 from services.models import resolve
-from services.runs import spec
-from services.runs.types import RunSpec, TrainConfig
+from services.runs import spec, targets
+from services.runs.types import RunSpec, TargetName, TrainConfig
 from services.workspace import Workspace
 
 _PACKAGES = Path(__file__).resolve().parents[2]  # run from here, "services" is ours and not a folder of the user's
+REMOTE_GRACE_S = 900.0  # a cancelled run elsewhere still has its checkpoint to bring here, and its machine to free
 _NEEDED_BYTES = 300_000_000  # three checkpoints of the demo's adapter with its optimiser, the result and the log
 
 
@@ -33,7 +33,19 @@ class StartParams(TrainConfig, frozen=True, forbid_unknown_fields=True):
     model: Annotated[
         str, Meta(description="Built-in name, folder, GGUF file or Hugging Face id; empty: the one in the settings.")
     ] = ""
-    target: Annotated[Literal["local"], Meta(description="Where to run.")] = "local"
+    target: Annotated[
+        TargetName, Meta(description="Where to run: local, or colab, notebook, ray (see docs/runs.md).")
+    ] = "local"
+    accelerator: Annotated[
+        str, Meta(description="What to ask the target for: T4, L4, A100, H100, G4, or none; empty: as in its settings.")
+    ] = ""
+    mount_drive: Annotated[
+        bool, Meta(description="Mount your Google Drive on the machine (colab); needs your consent once a run.")
+    ] = False
+    budget_seconds: Annotated[float, Meta(ge=0, description="Stop the run after so long, all told; 0 = never.")] = 0.0
+    budget_cost: Annotated[
+        float, Meta(ge=0, description="Stop the run after so many units (colab) or so much money; 0 = never.")
+    ] = 0.0
     wait: Annotated[bool, Meta(description="Return when the run has ended, with its progress until then.")] = False
 
 
@@ -48,13 +60,18 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
     info = await asyncio.to_thread(store.load_info, data)
     if not info.counts.get("train"):
         raise BadInput(f"The dataset {info.name} has no training rows.", hint="data.show tells what it holds.")
-    resolve.check_stack()
+    place = targets.target(params.target)
+    if params.target == "local":
+        resolve.check_stack()
+    for warning in await place.check(ctx, params):
+        ctx.report(Progress("check", note=warning))
     check_space(workspace.root)
     label = params.model or workspace.settings.model.base
     if ctx.dry_run:
         await asyncio.to_thread(resolve.resolve_base, workspace, label)
         return _plan(info, label, params)
     model = await resolve.ensure_ready(ctx, label)
+    elsewhere = params.target != "local"
     commit, dirty = await asyncio.to_thread(spec.git_state, workspace.root)
     run_id = spec.make_run_id()
     run_dir = workspace.runs / run_id
@@ -63,7 +80,7 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
         id=run_id,
         kind="train",
         target=params.target,
-        command=(sys.executable, "-m", "services.runtime.train", str(run_dir)),
+        command=place.command(run_dir),
         cwd=str(_PACKAGES),
         config=_config(params),
         model=model.path,
@@ -74,6 +91,11 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
         created_at=time.time(),
         git_commit=commit,
         git_dirty=dirty,
+        remote=("python", *targets.TRAINER, "{run}") if elsewhere else (),
+        options={"accelerator": params.accelerator, "mount_drive": params.mount_drive} if elsewhere else {},
+        max_seconds=params.budget_seconds,
+        max_cost=params.budget_cost,
+        grace_s=REMOTE_GRACE_S if elsewhere else 60.0,
     )
 
 

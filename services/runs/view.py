@@ -15,7 +15,8 @@ import msgspec
 
 from services.errors import HybridError
 from services.runs import events, spec
-from services.runs.types import FINISHED, Event, Phase, RunSpec, RunView
+from services.runs.remote import Remote, read_remote
+from services.runs.types import FINISHED, Cost, Event, Link, Phase, RunSpec, RunView
 from services.workspace import Workspace
 
 _PHASES = frozenset(get_args(Phase))
@@ -45,6 +46,10 @@ class Fold:
         self.last_checkpoint: str | None = None
         self.metrics: dict[str, float | None] = {}
         self.results: dict[str, float | None] = {}
+        self.wants = ""
+        self.link: Link = "live"
+        self.last_phase: Phase = "queued"  # before it ended
+        self.costs: dict[str, dict[str, Any]] = {}
 
     def apply(self, event: Event) -> None:
         """Take one event. Fields of an unexpected type are passed over."""
@@ -60,14 +65,16 @@ class Fold:
     def _begin(self, attempt: int, at: float) -> None:
         self.attempt, self.started_at = attempt, at
         self.phase, self.note, self.ended, self.reason, self.hint = "preparing", "", False, "", ""
+        self.wants, self.last_phase = "", "preparing"
         self.ended_at = self.eta_s = self.rss_bytes = None
         self.results = {}
 
     def _on_phase(self, event: Event) -> None:
         name = event.data.get("phase")
         if name in _PHASES and name not in FINISHED:  # only the end event ends
-            self.phase = cast(Phase, name)
-        self.note = str(event.data.get("note") or "")
+            self.phase = self.last_phase = cast(Phase, name)
+        self.note, self.wants = str(event.data.get("note") or ""), str(event.data.get("wants") or "")
+        self.link = "polling" if event.data.get("link") == "polling" else "live"
 
     def _on_metric(self, event: Event) -> None:
         split = event.data.get("split", "train")
@@ -97,15 +104,42 @@ class Fold:
         self._at_step(event.data)
 
     def _on_hb(self, event: Event) -> None:
+        if "agent_rss_bytes" in event.data:
+            return
         rss = event.data.get("rss_bytes")
         self.rss_bytes = int(rss) if _is_number(rss) else None
+
+    def _on_cost(self, event: Event) -> None:
+        of = str(event.data.get("of") or f"attempt {event.attempt}")
+        self.costs.pop(of, None)  # the last one told is the last in order
+        self.costs[of] = event.data
 
     def _on_end(self, event: Event) -> None:
         name = event.data.get("phase")
         self.phase = cast(Phase, name) if name in FINISHED else "failed"
-        self.ended, self.ended_at, self.eta_s, self.note = True, event.t, None, ""
+        self.ended, self.ended_at, self.eta_s, self.note, self.wants = True, event.t, None, "", ""
         self.reason = str(event.data.get("reason") or "")
         self.hint = str(event.data.get("hint") or "")
+
+    def cost(self) -> Cost:
+        """What was used so far, over all attempts and machines."""
+
+        def total(key: str) -> float | None:
+            found = [data[key] for data in self.costs.values() if _is_number(data.get(key))]
+            return sum(found) if found else None
+
+        last = next(reversed(self.costs.values()), {})
+        rate, balance = last.get("rate"), last.get("balance")
+        return Cost(
+            seconds=total("seconds") or 0.0,
+            units=total("units"),
+            money=total("money"),
+            currency=str(last.get("currency") or ""),
+            rate=rate if _is_number(rate) and not self.ended else None,
+            balance=balance if _is_number(balance) else None,
+            source=str(last.get("source") or ""),
+            dated=str(last.get("dated") or ""),
+        )
 
     def _at_step(self, data: dict[str, Any]) -> None:
         if _is_number(data.get("step")):
@@ -124,23 +158,31 @@ def fold(history: Iterable[Event]) -> Fold:
     return state
 
 
-def view(run: RunSpec, run_dir: Path, state: Fold, *, attempt: int, alive: bool) -> RunView:
+def view(
+    run: RunSpec, run_dir: Path, state: Fold, *, attempt: int, alive: bool, remote: Remote | None = None
+) -> RunView:
     """``state`` as a RunView. ``attempt`` is the newest one made, ``alive`` whether its lock is held.
 
-    An attempt that has not ended and that nothing holds is lost.
+    An attempt that has not ended and that nothing holds is lost; unless the run is elsewhere, on the machine
+    ``remote``, which may live: then its phase is the last one known, and nothing here follows it.
     """
     phase, reason, hint = state.phase, state.reason, state.hint
     begun = state.attempt == attempt
     if not begun:
         phase, reason, hint = "queued", "", ""
-    if not alive and not (begun and state.ended):
+    unattached = run.target != "local" and not alive and remote is not None and remote.live and phase != "succeeded"
+    if unattached:
+        phase = state.last_phase
+        reason = f"{state.reason} ".lstrip() + "Nothing here follows the run; it may go on there, and cost."
+        hint = "train.resume reattaches, train.cancel stops it."
+    elif not alive and not (begun and state.ended):
         on = (state.last_checkpoint or "").rpartition("/")[2]
         phase, reason = "lost", "The supervisor ended without a word: it was killed, or the box went down."
         hint = f"train.resume continues from {on}." if on else "train.resume starts anew: no checkpoint was written."
     return RunView(
         id=run.id,
         phase=phase,
-        link="live" if alive and phase not in FINISHED else "none",
+        link=_link(run, state, alive and phase not in FINISHED),
         attempt=attempt,
         created_at=run.created_at,
         started_at=state.started_at if begun else None,
@@ -159,7 +201,19 @@ def view(run: RunSpec, run_dir: Path, state: Fold, *, attempt: int, alive: bool)
         hint=hint,
         note=state.note if begun and phase not in FINISHED else "",
         last_event_at=state.last_event_at,
+        target=run.target,
+        machine=remote.machine or remote.name if remote is not None and remote.live else "",
+        unattached=unattached,
+        wants=state.wants if begun and alive else "",
+        cost=state.cost(),
     )
+
+
+def _link(run: RunSpec, state: Fold, follows: bool) -> Link:
+    """Whether the run is seen as it goes, or its agent has said that it only looks now and then."""
+    if not follows:
+        return "none"
+    return state.link if run.target != "local" else "live"
 
 
 def newest_attempt(run_dir: Path) -> int:
@@ -200,14 +254,15 @@ class Reader:
         """The run now."""
         attempt = newest_attempt(self.run_dir)
         alive = is_alive(self.run_dir, attempt)  # before the events: the dead write no more
-        for event in self._follower.all():
+        for event in events.skim(self._follower.all()):
             self._state.apply(event)
         attempt = max(attempt, self._state.attempt)
         if not alive and not (self._state.ended and self._state.attempt == attempt):
             end = events.read_end(self.run_dir, attempt)
             if end is not None:
                 self._state.apply(end)
-        seen = view(self.spec, self.run_dir, self._state, attempt=attempt, alive=alive)
+        remote = read_remote(self.run_dir) if self.spec.target != "local" else None
+        seen = view(self.spec, self.run_dir, self._state, attempt=attempt, alive=alive, remote=remote)
         problems = self._follower.problems
         if len(problems) > _MOST_PROBLEMS:
             problems = (*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS} more")

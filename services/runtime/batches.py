@@ -18,15 +18,24 @@ CHUNK = 20  # batches' worth of rows that are sorted by length together
 
 @dataclass(frozen=True)
 class Example:
-    """One row as tokens: prompt, answer, end of text. Only what lies from ``answer`` on carries a label."""
+    """One row as tokens: prompt, answer, end of text. Only what lies from ``answer`` on carries a label.
+
+    For a classification head nothing does; ``label`` is then the number of the row's label, else -1.
+    """
 
     ids: tuple[int, ...]
     answer: int
+    label: int = -1
 
     @property
     def tokens(self) -> int:
         """Length, all real."""
         return len(self.ids)
+
+    @property
+    def labels(self) -> int:
+        """What is predicted of it: its labelled tokens, or one label."""
+        return 1 if self.label >= 0 else len(self.ids) - self.answer
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,24 @@ class Batch:
 
     @property
     def labels(self) -> int:
-        """Tokens that carry a label."""
-        return sum(example.tokens - example.answer for example in self.examples)
+        """Tokens that carry a label, or rows that have one."""
+        return sum(example.labels for example in self.examples)
+
+
+def packed(examples: Sequence[Example]) -> tuple[list[int], list[int], list[int]]:
+    """Rows one after another: their ids, the positions that predict a labelled token, and those tokens.
+
+    The last token of a row predicts nothing, so it is not among the ids.
+    """
+    ids: list[int] = []
+    at: list[int] = []
+    targets: list[int] = []
+    for example in examples:
+        start = len(ids)
+        ids += example.ids[:-1]
+        at += range(start + example.answer - 1, len(ids))
+        targets += example.ids[example.answer :]
+    return ids, at, targets
 
 
 def prompt_ids(tokenizer: Tokenizer, template: str, text: str, room: int) -> list[int] | None:
@@ -86,6 +111,35 @@ def encode(
             continue
         examples.append(Example((*prompt, *answer), len(prompt)))
     return examples, cut, left_out
+
+
+def head_ids(tokenizer: Tokenizer, template: str, text: str, max_length: int) -> list[int] | None:
+    """What a classification head reads of a text: the prompt, or for an encoder the text between its special tokens.
+
+    None when not even the template fits.
+    """
+    if not tokenizer.encoder:
+        return prompt_ids(tokenizer, template, text, max_length)
+    room = max_length - len(tokenizer.prefix) - 1
+    return [*tokenizer.prefix, *tokenizer.encode(text.strip())[:room], tokenizer.eos_id]
+
+
+def encode_labelled(
+    tokenizer: Tokenizer, template: str, rows: Sequence[Row], labels: Sequence[str], *, max_length: int
+) -> tuple[list[Example], int, int]:
+    """Rows for a classification head; how many texts were cut (not counted: 0), and how many rows did not fit.
+
+    Raises BadInput for a row whose answer is none of ``labels``.
+    """
+    number = {label: index for index, label in enumerate(labels)}
+    examples: list[Example] = []
+    for row in rows:
+        if row.answer not in number:
+            raise BadInput(f"The row '{row.text[:60]}' has the unknown label '{row.answer}'.")
+        ids = head_ids(tokenizer, template, row.text, max_length)
+        if ids:
+            examples.append(Example(tuple(ids), len(ids), number[row.answer]))
+    return examples, 0, len(rows) - len(examples)
 
 
 def epoch_batches(

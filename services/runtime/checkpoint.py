@@ -22,17 +22,23 @@ from safetensors.torch import load, save
 
 from services import atomic
 from services.errors import HybridError
+from services.runtime.watch import Watch
 
 ADAPTER, OPTIMIZER, STATE = "adapter.safetensors", "optimizer.safetensors", "state.json"
 
 
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``state.json``: ``step`` steps are done, ``tokens`` real tokens read, in ``seconds`` of training."""
+    """``state.json``: ``step`` steps are done, ``tokens`` real tokens read, in ``seconds`` of training.
+
+    ``micro`` tokens are computed at once (0: a whole step); ``watch`` is what the run remembers of its figures.
+    """
 
     step: int
     tokens: int
     seconds: float
     files: dict[str, str] = {}
+    micro: int = 0
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,19 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
 
 
 def write(
-    folder: Path, state: State, adapter: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], *, keep: int
+    folder: Path,
+    state: State,
+    adapter: dict[str, torch.Tensor],
+    optimizer: dict[str, torch.Tensor],
+    *,
+    keep: int,
+    best: int = 0,
 ) -> Written:
-    """Write ``folder/step-NNNNNN`` and keep the last ``keep`` checkpoints.
+    """Write ``folder/step-NNNNNN`` and keep the last ``keep`` checkpoints, and that of step ``best``.
 
     Raises HybridError when the disk is full or not writable; earlier checkpoints are untouched then.
     """
-    target = folder / f"step-{state.step:06d}"
+    target = path(folder, state.step)
     temporary = folder / f".{target.name}.tmp-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +112,21 @@ def write(
         shutil.rmtree(temporary, ignore_errors=True)
         raise _failed(folder, state.step, error) from error
     for old in steps(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != path(folder, best):
+            shutil.rmtree(old, ignore_errors=True)
     total = sum(len(data) for data in contents.values())
     return Written(target, state.step, total, hashlib.sha256(contents[STATE]).hexdigest())
+
+
+def path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is or would be."""
+    return folder / f"step-{step:06d}"
+
+
+def is_last(folder: Path, step: int) -> bool:
+    """Whether the newest checkpoint is that of ``step``."""
+    found = steps(folder)
+    return bool(found) and found[-1] == path(folder, step)
 
 
 def _failed(folder: Path, step: int, error: OSError) -> HybridError:
@@ -125,17 +149,17 @@ def steps(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
 
 
-def read(path: Path) -> Restored:
+def read(place: Path) -> Restored:
     """Read and check one checkpoint. Raises HybridError naming what is wrong with it."""
     try:
-        state = msgspec.json.decode((path / STATE).read_bytes(), type=State)
-        contents = {name: (path / name).read_bytes() for name in (ADAPTER, OPTIMIZER)}
+        state = msgspec.json.decode((place / STATE).read_bytes(), type=State)
+        contents = {name: (place / name).read_bytes() for name in (ADAPTER, OPTIMIZER)}
         for name, data in contents.items():
             if hashlib.sha256(data).hexdigest() != state.files.get(name):
-                raise HybridError(f"{path / name} is damaged: its checksum differs.")
+                raise HybridError(f"{place / name} is damaged: its checksum differs.")
         return Restored(state, load(contents[ADAPTER]), load(contents[OPTIMIZER]))
     except (OSError, msgspec.MsgspecError, SafetensorError) as error:
-        raise HybridError(f"The checkpoint {path} is damaged: {error}.") from error
+        raise HybridError(f"The checkpoint {place} is damaged: {error}.") from error
 
 
 def last_good(folder: Path) -> tuple[Restored | None, list[str]]:
@@ -144,12 +168,12 @@ def last_good(folder: Path) -> tuple[Restored | None, list[str]]:
     A damaged one is renamed to ``damaged-step-NNNNNN``, so that it is never taken for good and can be looked at.
     """
     complaints: list[str] = []
-    for path in reversed(steps(folder)):
+    for found in reversed(steps(folder)):
         try:
-            return read(path), complaints
+            return read(found), complaints
         except HybridError as error:
-            aside = path.with_name(f"damaged-{path.name}")
+            aside = found.with_name(f"damaged-{found.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            found.rename(aside)
             complaints.append(f"{error} It was set aside as {aside.name}.")
     return None, complaints

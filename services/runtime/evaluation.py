@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import torch
@@ -18,8 +19,10 @@ from services.data import prompts, store
 from services.data.scores import accuracy, macro_f1
 from services.data.types import Row, Split
 from services.errors import BadInput
+from services.runs.types import TrainConfig
 from services.runtime import batches
-from services.runtime.learner import Learner, open_learner
+from services.runtime.classifier import Classifier, has_head, stored_labels
+from services.runtime.learner import Learner, Writer, open_learner
 from services.runtime.tokenizer import Tokenizer
 from services.runtime.trie import Node, label_trie
 
@@ -61,7 +64,7 @@ def _never() -> bool:
     return False
 
 
-def classify(learner: Learner, readied: Sequence[Sequence[int]], trie: Node) -> list[str]:
+def classify(learner: Writer, readied: Sequence[Sequence[int]], trie: Node) -> list[str]:
     """The label that each prompt is answered with: at every branch of ``trie`` the likeliest token that leads on."""
     answers = [""] * len(readied)
     waiting = list(range(len(readied)))
@@ -93,7 +96,7 @@ def classify(learner: Learner, readied: Sequence[Sequence[int]], trie: Node) -> 
         waiting = [waiting[row] for row in keep]
 
 
-def answer(learner: Learner, readied: Sequence[Sequence[int]], stop: frozenset[int], most: int) -> list[list[int]]:
+def answer(learner: Writer, readied: Sequence[Sequence[int]], stop: frozenset[int], most: int) -> list[list[int]]:
     """The likeliest continuation of each prompt, token by token, without the id in ``stop`` that ends it."""
     written: list[list[int]] = [[] for _ in readied]
     waiting = list(range(len(readied)))
@@ -141,24 +144,21 @@ def evaluate(
     if not rows:
         raise BadInput("There are no rows to evaluate on.", hint="Look at the dataset: hybrid-tui --run data.show")
     started = time.monotonic()
-    readied = [batches.prompt_ids(tokenizer, template, row.text, max_length) for row in rows]
-    if any(ids is None for ids in readied):
+    head = learner if isinstance(learner, Classifier) else None
+    ids = batches.head_ids if head else batches.prompt_ids
+    readied = [ids(tokenizer, template, row.text, max_length) for row in rows]
+    if any(found is None for found in readied):
         raise BadInput(f"The prompt's template alone is longer than {max_length} tokens.")
-    known = [ids for ids in readied if ids is not None]
-    trie = label_trie(tokenizer, labels) if labels else None
+    known = [found for found in readied if found is not None]
+    name = _namer(learner, tokenizer, labels)
     truth: list[str] = []
     predicted: list[str] = []
     done: list[Row] = []
     was_stopped = False
-    for portion in _portions([len(ids) for ids in known]):
+    for portion in _portions([len(found) for found in known]):
         if was_stopped := stopped():
             break
-        chosen = [known[i] for i in portion]
-        if trie is not None:
-            predicted += classify(learner, chosen, trie)
-        else:
-            most = _longest_answer(tokenizer, [rows[i] for i in portion])
-            predicted += [tokenizer.decode(ids).strip() for ids in answer(learner, chosen, tokenizer.stop_ids, most)]
+        predicted += name([known[i] for i in portion], [rows[i] for i in portion])
         done += [rows[i] for i in portion]
         truth += [rows[i].answer if labels else rows[i].answer.strip() for i in portion]
         progress(len(done), len(rows), accuracy(truth, predicted))
@@ -171,6 +171,46 @@ def evaluate(
         perplexity=perplexity,
         stopped=was_stopped,
     )
+
+
+def _namer(
+    learner: Learner, tokenizer: Tokenizer, labels: Sequence[str]
+) -> Callable[[Sequence[Sequence[int]], Sequence[Row]], list[str]]:
+    """How ``learner`` answers several readied rows: by its head, along the tree of labels, or in free words."""
+    if isinstance(learner, Classifier):
+        return lambda chosen, _: [learner.labels[i] for i in learner.scores(chosen).argmax(dim=-1).tolist()]
+    writer = cast(Writer, learner)
+    if labels:
+        trie = label_trie(tokenizer, labels)
+        return lambda chosen, _: classify(writer, chosen, trie)
+
+    def write(chosen: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[str]:
+        most = _longest_answer(tokenizer, rows)
+        return [tokenizer.decode(ids).strip() for ids in answer(writer, chosen, tokenizer.stop_ids, most)]
+
+    return write
+
+
+@torch.no_grad()
+def mean_loss(
+    learner: Learner,
+    tokenizer: Tokenizer,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    template: str,
+    config: TrainConfig,
+) -> tuple[float, int]:
+    """Sum of the cross-entropies of what is learned of ``rows``, and how many labels that are."""
+    length = config.max_length
+    if isinstance(learner, Classifier):
+        examples, _, _ = batches.encode_labelled(tokenizer, template, rows, learner.labels, max_length=length)
+    else:
+        examples, _, _ = batches.encode(tokenizer, template, rows, classify=bool(labels), max_length=length)
+    total, count = 0.0, 0
+    for batch in batches.epoch_batches(examples, epoch=0, seed=0, batch_rows=BATCH_ROWS, batch_tokens=BATCH_TOKENS):
+        total += float(learner.loss(batch.examples, training=False))
+        count += batch.labels
+    return total, count
 
 
 def _longest_answer(tokenizer: Tokenizer, rows: Sequence[Row]) -> int:
@@ -217,8 +257,16 @@ def evaluate_dataset(
     """
     info = store.load_info(data)
     rows = store.read_rows(data, split)
-    learner = open_learner(model, dtype, adapter)
+    learner = _opened(model, adapter, dtype)
     labels = info.labels if info.task == "classify" else ()
     tokenizer = Tokenizer(learner.folder)
     chosen = sample(rows, limit)
     return evaluate(learner, tokenizer, chosen, labels, info.prompt, progress=progress, stopped=stopped)
+
+
+def _opened(model: str, adapter: Path | None, dtype: str) -> Learner:
+    """The model with its adapter; with its head where the adapter, or the fully trained model, has one."""
+    result = adapter or Path(model)
+    if not has_head(result):
+        return open_learner(model, dtype, adapter)
+    return open_learner(model, dtype, result, labels=stored_labels(result))

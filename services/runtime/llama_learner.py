@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from services.errors import BadInput
-from services.runtime import adapters, loading, lora
+from services.runtime import adapters, batches, graphs, loading, lora, pointwise
+from services.runtime.attention import Packing, rotate
 from services.runtime.batches import Example
-from services.runtime.llama import Llama, Packing, RmsNorm, SwiGlu, arrange, rotate
+from services.runtime.llama import Llama, arrange
 from services.runtime.loading import LlamaShape
-from services.runtime.lora import Adapters, LoraConfig, apply
+from services.runtime.lora import Adapters, LoraConfig
 
 ROOM = 32  # positions by which a scorer's key-value buffers grow
 
@@ -27,12 +28,17 @@ class LlamaLearner:
             self.model = Llama(shape, arrange(loading.read_weights(folder, dtype, device), shape))
         except KeyError as error:
             raise BadInput(f"The weights in {folder} lack {error}.", hint="Fetch the model again.") from None
+        self._graphs: graphs.Graphs | None = None
+        self.own, self.saving = True, False
+        matrices = (w for layer in self.model.weights.layers for w in layer.weights.values())
+        self.size = sum(w.numel() for w in matrices) + self.model.weights.embedding.numel()
 
     def attach(self, config: LoraConfig, seed: int) -> None:
         """See ``Learner.attach``."""
         fresh = Adapters(self.shape, config, self.dtype, self.device)
         fresh.initialise(seed)
         self.model.adapters = fresh
+        self._graphs = graphs.Graphs(self.model) if self.device.type == "cuda" else None
 
     def attach_from(self, folder: Path | None) -> None:
         """See ``Learner.attach_from``."""
@@ -61,17 +67,34 @@ class LlamaLearner:
 
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """See ``Learner.loss``. The last token of a row predicts nothing, so it is not read."""
-        ids: list[int] = []
-        at: list[int] = []
-        targets: list[int] = []
-        for example in examples:
-            start = len(ids)
-            ids += example.ids[:-1]
-            at += range(start + example.answer - 1, len(ids))
-            targets += example.ids[example.answer :]
-        lengths = tuple(example.tokens - 1 for example in examples)
+        ids, at, targets = batches.packed(examples)
+        packing = Packing(tuple(example.tokens - 1 for example in examples), self.device)
         packed, positions, wanted = (torch.tensor(values, device=self.device) for values in (ids, at, targets))
-        return self.model.loss(packed, lengths, positions, wanted, training=training)
+        return self.model.loss(packed, packing, positions, wanted, training=training)
+
+    def pooled(self, rows: Sequence[Sequence[int]], *, training: bool, mean: bool) -> torch.Tensor:
+        """The vector of each row's last token, (rows × width) float32; ``mean`` is for encoders only."""
+        packing = Packing(tuple(len(row) for row in rows), self.device)
+        ids = torch.tensor([id for row in rows for id in row], device=self.device)
+        return self.model.train_hidden(ids, packing, packing.ends, training=training).float()
+
+    @property
+    def width(self) -> int:
+        """Length of a pooled vector."""
+        return self.shape.width
+
+    def save_memory(self) -> None:
+        """See ``Learner.save_memory``."""
+        self.model.checkpointing = self.saving = True
+        self._graphs = None
+
+    def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
+        """See ``Learner.learn``. On a CUDA device through recorded graphs, where starting kernels takes the time."""
+        if self._graphs is not None and graphs.worthwhile(examples, self._adapters.config.dropout):
+            return self._graphs.learn(examples, share)
+        loss = self.loss(examples, training=True)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def updated(self) -> None:
         """See ``Learner.updated``."""
@@ -111,7 +134,7 @@ class LlamaScorer:
         self.keys = torch.zeros(room, dtype=model.dtype, device=model.device)
         self.values = torch.zeros_like(self.keys)
         ids = torch.tensor([id for prompt in prompts for id in prompt], device=model.device)
-        self.hidden = model.hidden(ids, lengths, packing.ends, seen=self._remember)
+        self.hidden = model.hidden(ids, packing, packing.ends, seen=self._remember)
 
     def _remember(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Store a layer's padded keys and values, (rows, longest, kv heads, head_dim)."""
@@ -146,11 +169,12 @@ class LlamaScorer:
         hidden_later = torch.arange(longest, device=model.device) > self.lengths[:, None]
         x = weights.embedding[ids]
         for number, layer in enumerate(weights.layers):
-            qkv = model.linear(number, "qkv", apply(RmsNorm, x, layer.input_norm, shape.eps))
+            qkv = model.linear(number, "qkv", pointwise.rms(x, layer.input_norm, shape.eps)[0])
             x = x + model.linear(number, "o", self._attend(number, qkv, cos, sin, hidden_later))
-            inner = apply(SwiGlu, model.linear(number, "gate_up", apply(RmsNorm, x, layer.post_norm, shape.eps)))
-            x = x + model.linear(number, "down", inner)
-        return apply(RmsNorm, x, weights.norm, shape.eps)
+            both = model.linear(number, "gate_up", pointwise.rms(x, layer.post_norm, shape.eps)[0])
+            x = x + model.linear(number, "down", pointwise.swiglu(both))
+        normed: torch.Tensor = pointwise.rms(x, weights.norm, shape.eps)[0]
+        return normed
 
     def _attend(
         self, layer: int, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, hidden_later: torch.Tensor

@@ -19,6 +19,7 @@ from services.errors import BadInput, HybridError
 if TYPE_CHECKING:
     import torch
 
+ENCODERS = frozenset({"bert", "roberta", "distilbert", "electra", "mpnet", "xlm-roberta", "modernbert", "deberta-v2"})
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
 
 
@@ -140,6 +141,13 @@ def llama_shape(config: dict[str, Any]) -> LlamaShape | None:
     )
 
 
+def is_encoder(config: dict[str, Any]) -> bool:
+    """Whether the model reads in both directions (BERT and its like) and can't write."""
+    names = [str(name) for name in config.get("architectures") or []]
+    bidirectional = any(part in name for name in names for part in ("MaskedLM", "ForPreTraining", "EncoderModel"))
+    return bidirectional or config["model_type"] in ENCODERS
+
+
 def is_llama_family(config: dict[str, Any]) -> bool:
     """Whether ``llama_shape`` knows the model; if not, transformers runs it."""
     return llama_shape(config) is not None
@@ -210,11 +218,21 @@ def read_weights(
     return weights
 
 
-def choose_device() -> torch.device:
-    """The first CUDA device, else the CPU."""
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called ``name``; "auto": this process's CUDA device, else Apple's GPU, else the CPU.
+
+    Raises BadInput when there is no such device.
+    """
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, found in there.items() if found)
+    if not there[name]:
+        raise BadInput(f"This machine has no {name} device that torch can use.", hint="Choose device=auto.")
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device(name)
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -223,17 +241,20 @@ def has_native_bf16(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return False
     capabilities = torch.cpu.get_capabilities()
     return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``"bf16"``, ``"fp32"``, or ``"auto"``: bf16 where the hardware has it, else fp32."""
+    """What ``name`` means; "auto": bf16 where the hardware has it, else fp16 on CUDA, else fp32."""
     import torch
 
     if name == "auto":
-        name = "bf16" if has_native_bf16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+        slow = "fp16" if device.type == "cuda" else "fp32"
+        name = "bf16" if has_native_bf16(device) else slow
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
 def use_threads(count: int = 0) -> int:

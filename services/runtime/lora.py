@@ -26,16 +26,17 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """``r`` rank, ``alpha`` / r the scale of the low-rank part, ``dropout`` of its input while training."""
+    """``r`` rank, ``alpha`` its scale, ``dropout`` of the low-rank part's input while training."""
 
     r: int
     alpha: float
     dropout: float = 0.0
+    rslora: bool = False
 
     @property
     def scale(self) -> float:
-        """What the low-rank part is multiplied by."""
-        return self.alpha / self.r
+        """What the low-rank part is multiplied by: alpha / r, for rsLoRA alpha / √r (Kalajdzievski 2023)."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
 
 @dataclass(frozen=True)
@@ -70,49 +71,60 @@ def groups(shape: LlamaShape) -> tuple[Group, ...]:
 
 @dataclass
 class Pair:
-    """One group's adapter in one layer. ``a``, ``b`` are trained (float32); ``a_low``, ``b_low`` are what products use:
-    in the compute precision, ``b_low`` as the block-diagonal (out × k·r)."""
+    """One group's adapter in one layer. ``a``, ``b`` are trained (float32), ``a_grad``, ``b_grad`` where their
+    gradients are summed; ``a_low``, ``b_low`` are what products use: in the compute precision, ``b_low`` as the
+    block-diagonal (out × k·r), already multiplied by the adapter's scale."""
 
     group: Group
+    scale: float
     a: torch.Tensor
     b: torch.Tensor
+    a_grad: torch.Tensor
+    b_grad: torch.Tensor
     a_low: torch.Tensor
     b_low: torch.Tensor
 
 
 class Adapters:
-    """A model's ``pairs[layer][group name]``. ``flat`` holds every trained number, ``flat.grad`` its gradient."""
+    """A model's ``pairs[layer][group name]``. ``flat`` holds every trained number, first all A, then all B; its
+    gradient ``flat.grad`` is summed by the backward functions themselves, not by autograd."""
 
     def __init__(self, shape: LlamaShape, config: LoraConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.config = config
         self.shape = shape
-        per_layer = sum(len(g.modules) * config.r * g.inputs + sum(g.rows) * config.r for g in groups(shape))
-        self.flat = torch.nn.Parameter(torch.zeros(per_layer * shape.layers, device=device))
+        per_a = sum(len(g.modules) * config.r * g.inputs for g in groups(shape))
+        per_b = sum(sum(g.rows) * config.r for g in groups(shape))
+        self._split = per_a * shape.layers
+        self.flat = torch.nn.Parameter(torch.zeros(self._split + per_b * shape.layers, device=device))
         self.flat.grad = torch.zeros_like(self.flat)
         self._low = torch.zeros_like(self.flat, dtype=dtype)
+        self._blocks: list[tuple[torch.Tensor, torch.Tensor]] = []  # (part of a b_low, its place in _low)
         self.pairs: list[dict[str, Pair]] = []
-        position = 0
+        at_a, at_b = 0, self._split
         for _ in range(shape.layers):
             layer: dict[str, Pair] = {}
             for group in groups(shape):
-                layer[group.name], position = self._pair(group, position)
+                layer[group.name] = self._pair(group, at_a, at_b)
+                at_a, at_b = at_a + layer[group.name].a.numel(), at_b + layer[group.name].b.numel()
             self.pairs.append(layer)
 
-    def _pair(self, group: Group, position: int) -> tuple[Pair, int]:
-        ranks = len(group.modules) * self.config.r
-        a, a_low, position = self._leaf(position, ranks, group.inputs)
-        b, b_plain, position = self._leaf(position, sum(group.rows), self.config.r)
-        single = len(group.modules) == 1
-        b_low = b_plain if single else b_plain.new_zeros(sum(group.rows), ranks)
-        return Pair(group, a, b, a_low, b_low), position
+    def _pair(self, group: Group, at_a: int, at_b: int) -> Pair:
+        r = self.config.r
+        ranks = len(group.modules) * r
+        a, a_grad, a_low = self._leaf(at_a, ranks, group.inputs)
+        b, b_grad, b_low = self._leaf(at_b, sum(group.rows), r)
+        if len(group.modules) > 1:
+            plain, b_low = b_low, b_low.new_zeros(sum(group.rows), ranks)
+            self._blocks += [(b_low[rows, i * r : (i + 1) * r], plain[rows]) for rows, i in group.blocks]
+        return Pair(group, self.config.scale, a, b, a_grad, b_grad, a_low, b_low)
 
-    def _leaf(self, position: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """A trained matrix inside ``flat`` whose gradient is the same place of ``flat.grad``, and its low copy."""
+    def _leaf(self, position: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A trained matrix inside ``flat``, the place of its gradient, and its low copy."""
         assert self.flat.grad is not None
         part = slice(position, position + rows * columns)
-        leaf = self.flat.data[part].view(rows, columns).requires_grad_()
-        leaf.grad = self.flat.grad[part].view(rows, columns)
-        return leaf, self._low[part].view(rows, columns), part.stop
+        whole = (self.flat.data, self.flat.grad, self._low)
+        a, b, c = (vector[part].view(rows, columns) for vector in whole)
+        return a, b, c
 
     def initialise(self, seed: int) -> None:
         """A uniform as in He et al. 2015 with a = √5 (PEFT's default), B zero: the model starts as the base."""
@@ -121,19 +133,16 @@ class Adapters:
             for pair in layer.values():
                 bound = 1 / math.sqrt(pair.group.inputs)
                 values = torch.empty(pair.a.shape).uniform_(-bound, bound, generator=generator)
-                pair.a.data.copy_(values)
-                pair.b.data.zero_()
+                pair.a.copy_(values)
+                pair.b.zero_()
         self.refresh()
 
     def refresh(self) -> None:
         """Bring the copies that products use up to date; call after every change of ``flat``."""
         self._low.copy_(self.flat.data)
-        r = self.config.r
-        for layer in self.pairs:
-            for pair in layer.values():
-                if len(pair.group.modules) > 1:
-                    for rows, index in pair.group.blocks:
-                        pair.b_low[rows, index * r : (index + 1) * r] = pair.b.data[rows]
+        self._low[self._split :].mul_(self.config.scale)
+        if self._blocks:
+            torch._foreach_copy_([block for block, _ in self._blocks], [plain for _, plain in self._blocks])
 
     def named(self) -> dict[str, torch.Tensor]:
         """Views of ``flat`` by PEFT's tensor names."""
@@ -143,8 +152,8 @@ class Adapters:
             for pair in layer.values():
                 for (rows, index), module in zip(pair.group.blocks, pair.group.modules, strict=True):
                     name = f"{PREFIX}model.layers.{number}.{module}"
-                    tensors[f"{name}.lora_A.weight"] = pair.a.data[index * r : (index + 1) * r]
-                    tensors[f"{name}.lora_B.weight"] = pair.b.data[rows]
+                    tensors[f"{name}.lora_A.weight"] = pair.a[index * r : (index + 1) * r]
+                    tensors[f"{name}.lora_B.weight"] = pair.b[rows]
         return tensors
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -161,54 +170,52 @@ class Adapters:
         self.refresh()
 
 
-def apply(function: type[torch.autograd.Function], *arguments: Any) -> torch.Tensor:
+def apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """``function.apply`` with a type."""
-    return cast(torch.Tensor, cast(Any, function).apply(*arguments))
+    return cast(Any, function).apply(*arguments)
 
 
-class LoraLinear(torch.autograd.Function):
-    """y = x Wᵀ + scale · (x Aᵀ) Bᵀ for a group of linears, W frozen: (tokens × in) → (tokens × out).
+def forward(
+    x: torch.Tensor, weight: torch.Tensor, pair: Pair | None, keep: torch.Tensor | None, residual: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """``residual`` + x Wᵀ + scale · (x Aᵀ) Bᵀ for a group of linears: (tokens × in) → (tokens × out); and x Aᵀ.
 
-    Saves the input and x Aᵀ only; W has no gradient and is no saved tensor. ``keep`` is the dropout's mask, already
-    divided by the kept share, or None.
+    ``keep`` is the dropout's mask, already divided by the kept share, or None.
     """
+    y = x @ weight.t() if residual is None else torch.addmm(residual, x, weight.t())
+    if pair is None:
+        return y, None
+    low = (x if keep is None else x * keep) @ pair.a_low.t()
+    return y.addmm_(low, pair.b_low.t()), low
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        pair: Pair,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-        keep: torch.Tensor | None,
-    ) -> torch.Tensor:
-        y = x @ weight.t()
-        low = (x if keep is None else x * keep) @ pair.a_low.t()
-        y.addmm_(low, pair.b_low.t(), alpha=scale)
-        ctx.save_for_backward(x, low, keep)
-        ctx.weight, ctx.pair, ctx.scale = weight, pair, scale
-        return y
 
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, low, keep = ctx.saved_tensors
-        pair: Pair = ctx.pair
-        r = pair.b.shape[1]
-        grad_low = (grad @ pair.b_low).mul_(ctx.scale)
-        grad_a = grad_low.t() @ (x if keep is None else x * keep)
-        whole = grad.t() @ low
-        blocks = [whole[rows, index * r : (index + 1) * r] for rows, index in pair.group.blocks]
-        grad_b = (torch.cat(blocks) if len(blocks) > 1 else blocks[0]).float().mul_(ctx.scale)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ ctx.weight
-            if keep is None:
-                grad_x.addmm_(grad_low, pair.a_low)
-            else:
-                grad_x.addcmul_(grad_low @ pair.a_low, keep)
-        return grad_x, None, None, grad_a.float(), grad_b, None, None
+def backward(grad: torch.Tensor, weight: torch.Tensor, pair: Pair, keep: torch.Tensor | None, *, inputs: bool) -> Any:
+    """From the output's gradient: that of x (None unless ``inputs``), and that of x Aᵀ for ``collect``."""
+    grad_low = grad @ pair.b_low
+    if not inputs:
+        return None, grad_low
+    grad_x = grad @ weight
+    if keep is None:
+        grad_x.addmm_(grad_low, pair.a_low)
+    else:
+        grad_x.addcmul_(grad_low @ pair.a_low, keep)
+    return grad_x, grad_low
+
+
+def collect(
+    pair: Pair,
+    grad: torch.Tensor,
+    grad_low: torch.Tensor,
+    x: torch.Tensor,
+    low: torch.Tensor,
+    keep: torch.Tensor | None,
+) -> None:
+    """Add the gradients of A and B to what is there."""
+    r = pair.b.shape[1]
+    pair.a_grad.add_(grad_low.t() @ (x if keep is None else x * keep))
+    whole = grad.t() @ low
+    for rows, index in pair.group.blocks:
+        pair.b_grad[rows].add_(whole[rows, index * r : (index + 1) * r], alpha=pair.scale)
 
 
 def target_modules(shape: LlamaShape) -> list[str]:
@@ -232,7 +239,7 @@ def write_config(folder: Path, config: LoraConfig, modules: list[str], base_mode
                 "bias": "none",
                 "fan_in_fan_out": False,
                 "inference_mode": True,
-                "use_rslora": False,
+                "use_rslora": config.rslora,
                 "use_dora": False,
             },
             indent=2,

@@ -23,7 +23,7 @@ from services.runtime.learner import Learner
 from services.runtime.schedule import StepPlan
 
 if TYPE_CHECKING:
-    from services.runtime.training import Progress
+    from services.runtime.meter import Progress
 
 
 def write(
@@ -63,6 +63,8 @@ def metadata(spec: RunSpec, info: DatasetInfo, progress: Progress, results: Eval
         "base_model": spec.model_label,
         "model_path": spec.model,
         "task": info.task,
+        "method": spec.config.method,
+        "head": spec.config.task == "classify",
         "prompt": info.prompt,
         "labels": list(info.labels),
         "training_date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,4 +1,4 @@
-"""Any causal language model as a ``Learner``, through transformers and PEFT: the slower path for every architecture."""
+"""Any model as a ``Learner``, through transformers and PEFT: every architecture and method, slower than our own."""
 
 from __future__ import annotations
 
@@ -8,31 +8,109 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from services import atomic
 from services.errors import BadInput, HybridError
-from services.runtime import adapters
+from services.runs.types import Method
+from services.runtime import adapters, loading
 from services.runtime.batches import Example
-from services.runtime.lora import LoraConfig
+from services.runtime.llama import HeadLoss, chunks
+from services.runtime.lora import LoraConfig, apply
+
+WEIGHTS = "model.safetensors"
 
 
 class PeftLearner:
-    """See ``Learner``."""
+    """See ``Learner``. ``body`` opens the model without a language head, for a classification head on top."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        """Raises HybridError when transformers can't load the folder as a causal language model."""
-        from transformers import AutoModelForCausalLM
+    def __init__(
+        self, folder: Path, device: torch.device, dtype: torch.dtype, method: Method = "lora", *, body: bool = False
+    ) -> None:
+        """Raises HybridError when transformers can't load the folder, or ``qlora`` can't run here."""
+        self.folder, self.device, self.dtype, self.method, self.body = folder, device, dtype, method, body
+        self.model: Any = self._load()
+        self.model.eval().requires_grad_(method == "full")
+        self.own, self.saving = False, False
+        self.size = sum(p.numel() for p in self.model.parameters())
+        self._head: tuple[Any, torch.Tensor] | None = None if body else self._plain_head()
 
-        self.folder, self.device, self.dtype = folder, device, dtype
+    def _load(self) -> Any:
+        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+        settings: dict[str, Any] = {"local_files_only": True}
+        kind: Any = AutoModel if self.body else AutoModelForCausalLM
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
+            if self.method != "full":  # a frozen base needs no dropout: the adapter has its own
+                for name, value in vars(config).items():
+                    if "dropout" in name and isinstance(value, float):
+                        setattr(config, name, 0.0)
+            if self.body and loading.is_encoder(loading.read_config(self.folder)):
+                settings["add_pooling_layer"] = False
+            if self.method == "qlora":
+                settings["quantization_config"], settings["device_map"] = self._four_bit(), {"": self.device}
+            wanted = torch.float32 if self.method == "full" else self.dtype
+            try:
+                model = kind.from_pretrained(self.folder, config=config, dtype=wanted, **settings)
+            except TypeError:
+                settings.pop("add_pooling_layer", None)
+                model = kind.from_pretrained(self.folder, config=config, dtype=wanted, **settings)
+        except HybridError:
+            raise
         except Exception as error:  # transformers raises many kinds for a folder it can't use
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise HybridError(f"transformers can't load {folder}: {cause}.", hint="Try another model.") from error
-        self.model: Any = model.to(device).eval().requires_grad_(False)
+            raise HybridError(
+                f"transformers can't load {self.folder}: {_first_line(error)}.", hint="Try another model."
+            ) from error
+        return model if self.method == "qlora" else model.to(self.device)
+
+    def _four_bit(self) -> Any:
+        if self.device.type != "cuda":
+            raise HybridError("QLoRA needs a CUDA GPU; there is none here.", hint="Use method=lora instead.")
+        try:
+            import bitsandbytes  # noqa: F401
+        except Exception as error:  # a build for another CUDA fails in its own ways
+            raise HybridError(
+                f"QLoRA needs bitsandbytes, which can't be imported: {_first_line(error)}.",
+                hint="Install it (pip install bitsandbytes), or use method=lora.",
+            ) from error
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.dtype,
+        )
+
+    @torch.no_grad()
+    def _plain_head(self) -> tuple[Any, torch.Tensor] | None:
+        """The model below its language head and that head's weight, if nothing else comes between; tried out once.
+
+        With it the head runs only where a label is; without (scaled or capped logits) it runs everywhere.
+        """
+        body, head = self.model.base_model, self.model.get_output_embeddings()
+        if body is self.model or head is None or getattr(head, "bias", None) is not None:
+            return None
+        ids = torch.arange(3, 7, device=self.device)[None]
+        try:
+            with self._precision():
+                hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+                whole = self.model(input_ids=ids, use_cache=False).logits.float()
+                own = (hidden @ head.weight.t()).float()
+        except (RuntimeError, TypeError, AttributeError, IndexError):
+            return None
+        near = own.shape == whole.shape and (own - whole).abs().max() <= 0.02 * whole.abs().max()
+        return (body, head.weight) if near else None
+
+    def _precision(self) -> Any:
+        wide = self.method == "full" and self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=wide)
 
     def attach(self, config: LoraConfig, seed: int) -> None:
         """See ``Learner.attach``."""
+        if self.method == "full":
+            return
         from peft import LoraConfig as PeftConfig
         from peft import get_peft_model
 
@@ -43,7 +121,9 @@ class PeftLearner:
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # annotated int, used as a float
             lora_dropout=config.dropout,
             target_modules="all-linear",
-            task_type="CAUSAL_LM",
+            task_type="FEATURE_EXTRACTION" if self.body else "CAUSAL_LM",
+            use_rslora=config.rslora,
+            use_dora=self.method == "dora",
         )
         self.model = get_peft_model(self.model, settings).eval()
 
@@ -67,6 +147,13 @@ class PeftLearner:
             if hasattr(self.model, "peft_config"):
                 del self.model.peft_config
 
+    def save_memory(self) -> None:
+        """See ``Learner.save_memory``."""
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
+        self.saving = True
+
     def parameters(self) -> list[torch.nn.Parameter]:
         """See ``Learner.parameters``."""
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -74,40 +161,103 @@ class PeftLearner:
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """See ``Learner.loss``."""
         self.model.train(training)
-        logits = self._logits([example.ids[:-1] for example in examples])
         row = [r for r, e in enumerate(examples) for _ in range(e.tokens - e.answer)]
         at = [i for e in examples for i in range(e.answer - 1, e.tokens - 1)]
         targets = torch.tensor([id for e in examples for id in e.ids[e.answer :]], device=self.device)
-        return torch.nn.functional.cross_entropy(logits[row, at].float(), targets, reduction="sum")
+        rows = [example.ids[:-1] for example in examples]
+        with self._precision():
+            if self._head is None:
+                logits = self._logits(rows)
+                return torch.nn.functional.cross_entropy(logits[row, at].float(), targets, reduction="sum")
+            body, head = self._head
+            hidden = body(**self._padded(rows), use_cache=False).last_hidden_state[row, at]
+            if not head.requires_grad and head.is_floating_point() and head.dtype == hidden.dtype:
+                loss: torch.Tensor = apply(HeadLoss, hidden, head, targets)
+                return loss
+            return self._chunked(hidden, head, targets)
 
-    def _logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(rows, longest, vocabulary) of rows filled up on the right."""
+    def _chunked(self, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropies of a head that is trained too; each portion's logits are computed again going back."""
+
+        def portion(part: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy((part @ weight.t()).float(), wanted, reduction="sum")
+
+        total = torch.zeros((), device=self.device)
+        for start, end in chunks(len(hidden), len(head), self.device):
+            total = total + checkpoint(portion, hidden[start:end], head, targets[start:end], use_reentrant=False)
+        return total
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Rows filled up on the right, and the mask that says where they are real."""
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.device)
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self.device)
-        logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def _logits(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(rows, longest, vocabulary) of rows filled up on the right."""
+        logits: torch.Tensor = self.model(**self._padded(rows), use_cache=False).logits
         return logits
+
+    def pooled(self, rows: Sequence[Sequence[int]], *, training: bool, mean: bool) -> torch.Tensor:
+        """One vector a row, (rows × width) float32: the mean over its tokens, or its last token's."""
+        self.model.train(training)
+        padded = self._padded(rows)
+        with self._precision():
+            hidden = self.model(**padded).last_hidden_state
+        pooled: torch.Tensor
+        if mean:
+            mask = padded["attention_mask"].unsqueeze(-1)
+            pooled = (hidden.float() * mask).sum(1) / mask.sum(1)
+            return pooled
+        last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        pooled = hidden[torch.arange(len(rows), device=self.device), last].float()
+        return pooled
+
+    @property
+    def width(self) -> int:
+        """Length of a pooled vector."""
+        return int(self.model.config.hidden_size)
+
+    def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
+        """See ``Learner.learn``."""
+        loss = self.loss(examples, training=True)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def updated(self) -> None:
         """See ``Learner.updated``."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """See ``Learner.state``."""
-        from peft import get_peft_model_state_dict
+        if self.method == "full":
+            named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        else:
+            from peft import get_peft_model_state_dict
 
-        tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(self.model)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            named = get_peft_model_state_dict(self.model)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """See ``Learner.restore``."""
-        from peft import set_peft_model_state_dict
-
         if {n: t.shape for n, t in self.state().items()} != {n: t.shape for n, t in tensors.items()}:
             raise BadInput("The stored adapter does not fit the model.")
+        if self.method == "full":
+            own = dict(self.model.named_parameters())
+            with torch.no_grad():
+                for name, value in tensors.items():
+                    own[name].copy_(value)
+            return
+        from peft import set_peft_model_state_dict
+
         set_peft_model_state_dict(self.model, tensors)
 
     def save(self, folder: Path, base_model: str) -> None:
-        """See ``Learner.save``."""
+        """See ``Learner.save``. A fully trained model is saved whole, in the precision it ran in."""
+        if self.method == "full":
+            self.model.to(self.dtype).save_pretrained(folder)
+            self.model.to(torch.float32)
+            return
         self.model.save_pretrained(folder)
         path = folder / adapters.CONFIG
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -130,10 +280,15 @@ class PeftScorer:
     @torch.inference_mode()
     def scores(self, candidates: torch.Tensor | None) -> torch.Tensor:
         """See ``Scorer.scores``."""
-        logits = self.learner._logits(self.rows)
+        with self.learner._precision():
+            logits = self.learner._logits(self.rows)
         last = logits[range(len(self.rows)), [len(row) - 1 for row in self.rows]].float()
         return last if candidates is None else last[:, candidates]
 
     def advance(self, keep: Sequence[int], ids: Sequence[int]) -> None:
         """See ``Scorer.advance``."""
         self.rows = [[*self.rows[row], id] for row, id in zip(keep, ids, strict=True)]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -21,13 +21,16 @@ class StepPlan(msgspec.Struct, frozen=True):
     """``plan.json`` of a run: made once at its start, so that every attempt follows the same schedule.
 
     ``by`` says what set the number of steps: "epochs", "max_steps" or "max_seconds". ``tokens_s`` is the probe's
-    figure (0 without one), ``threads`` what torch computes with (0: not a CPU run).
+    figure (0 without one), ``threads`` what torch computes with (0: not a CPU run), ``compiled`` whether the fused
+    kernels are, ``micro_tokens`` how many tokens are computed at once (0: a whole step).
     """
 
     steps: int
     by: str
     threads: int
     tokens_s: float = 0.0
+    compiled: bool = False
+    micro_tokens: int = 0
 
 
 def rate(config: TrainConfig, step: int, total: int) -> float:

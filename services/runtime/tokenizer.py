@@ -16,7 +16,8 @@ class Tokenizer:
     """A folder's tokenizer.
 
     ``eos_id`` ends a text, ``pad_id`` fills (= ``eos_id`` when there is none), ``prefix`` is what the tokenizer itself
-    puts before a text (Llama's begin-of-text; empty for many), ``stop_ids`` every id that ends an answer.
+    puts before a text (Llama's begin-of-text; empty for many), ``stop_ids`` every id that ends an answer. ``encoder``
+    says that it is one for encoders, which names no end of text; ``eos_id`` is then the token that closes one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,6 +30,9 @@ class Tokenizer:
         eos = config.get("eos_token_id")
         configured = [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
         eos_id = self._special("eos_token", configured[0] if configured else None)
+        self.encoder = eos_id is None  # BERT and its like: texts begin and end with special tokens of their own
+        if eos_id is None:
+            eos_id = self._special("sep_token", None)
         if eos_id is None:
             raise BadInput(f"The tokenizer in {folder} names no end-of-text token.", hint="Fetch the model again.")
         self.eos_id: int = eos_id

@@ -17,6 +17,7 @@ import msgspec
 from services.errors import HybridError
 from services.runs.emit import EXIT_CANCELLED, Emitter
 from services.runs.types import RunSpec
+from services.runtime import world
 
 
 def main(arguments: list[str]) -> int:
@@ -25,11 +26,15 @@ def main(arguments: list[str]) -> int:
         print("Usage: python -m services.runtime.train RUN_DIR", file=sys.stderr)
         return 2
     folder = Path(arguments[0]).absolute()
-    emitter = Emitter(folder)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    emitter: Emitter | world.Silent = Emitter(folder) if world.World().first else world.Silent()
     try:
         spec = _spec(folder)
         emitter.phase("preparing", "loading torch")
+        if not world.is_child():
+            count = world.wanted(spec.config.processes, spec.config.device)
+            if count > 1:
+                return world.launch([sys.executable, "-m", "services.runtime.train", str(folder)], count)
         from services.runtime import training
 
         try:

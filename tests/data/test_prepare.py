@@ -154,7 +154,8 @@ _BAD = [
     ('{"text":"a","label":"x"}\n{"text":\n', "data.jsonl", {}, r"line 2 is not JSON"),
     ('{"text":"a","label":"x"}\n[1]\n', "data.jsonl", {}, r"line 2 is list, not a JSON object"),
     ('{"text":"\\ud800","label":"x"}\n', "data.jsonl", {}, r"line 1 is not JSON"),
-    ('[{"text":"a","label":"x"}]', "data.json", {}, r"one JSON array"),
+    ('[{"text":"a","label":"x"}', "data.json", {}, r"data\.json is not JSON"),
+    ('[{"text":"a","label":"x"}, 3]', "data.json", {}, r"item 2 is int, not a JSON object"),
     (
         "text,label\n" + "".join(f"{n},{'a_b' if n % 2 else 'a b'}\n" for n in range(9)),
         "data.csv",
@@ -223,3 +224,19 @@ async def test_banking77_with_its_own_test_file(ctx, banking77):
     assert info.counts == {"train": 8951, "val": 994, "test": 3080}
     assert len(info.labels) == 77 and info.task == "classify"
     assert info.checks["leaks"] == 26
+
+
+async def test_groups_stay_together_and_out_of_train_when_the_test_file_has_them(ctx, tmp_path):
+    lines = [f"text number {n},{'odd' if n % 2 else 'even'},c{n // 4}" for n in range(60)]
+    source = _file(tmp_path, "text,label,customer\n" + "\n".join(lines) + "\n")
+    info = await prepare(ctx, PrepareParams(source, name="one", group="customer"))
+    assert info.checks["groups"] == 15 and info.checks["largest_group"] == 4
+    where = {}
+    for split in store.SPLITS:
+        for row in store.read_rows(Path(info.path), split):
+            where.setdefault(int(row.text.split()[-1]) // 4, set()).add(split)
+    assert all(len(splits) == 1 for splits in where.values())
+    test = _file(tmp_path, "text,label,customer\nnew,odd,c0\nother,even,c1\n", "test.csv")
+    info, splits = build(tmp_path, PrepareParams(source, test_file=test, group="customer"))
+    assert info.checks["group_leaks"] == 8 and "the test has their group" in " ".join(info.warnings)
+    assert not {f"text number {n}" for n in range(8)} & {row.text for row in (*splits["train"], *splits["val"])}

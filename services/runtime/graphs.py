@@ -1,0 +1,123 @@
+"""Training steps recorded once as CUDA graphs and replayed: on short rows, starting kernels takes longer than they do.
+
+A recorded step has fixed shapes, so a batch is filled up to the next recorded size: with rows of tokens that carry no
+label, rows without tokens, and labels that count nothing. Sizes grow in coarse steps, so that few graphs serve a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from services.runtime import batches
+from services.runtime.attention import LONG, Packing
+from services.runtime.batches import Example
+from services.runtime.llama import Llama
+
+TOKENS, LABELS = 512, 1024  # sizes are multiples of these; rows and their length are powers of two
+MOST_TOKENS = 65_536  # beyond, the kernels take longer than their start
+MOST_GRAPHS = 12  # each keeps its inputs; the memory of what is in between is shared
+
+
+def worthwhile(examples: Sequence[Example], dropout: float) -> bool:
+    """Whether a batch gains from a graph: short rows, not too many, no random numbers in between."""
+    return (
+        dropout == 0
+        and max(example.tokens for example in examples) <= LONG
+        and sum(example.tokens for example in examples) <= MOST_TOKENS
+    )
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def _doubled(number: int, least: int) -> int:
+    """The first of ``least`` · 1, 2, 4, … that is not smaller."""
+    return least << max(0, (-(-number // least) - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a recorded step is made for."""
+
+    tokens: int
+    labels: int
+    rows: int
+    longest: int
+
+
+@dataclass
+class Recorded:
+    """A graph, its inputs, and where it leaves the sum of the cross-entropies. ``packing`` owns memory it reads."""
+
+    graph: torch.cuda.CUDAGraph
+    packing: Packing
+    inputs: list[torch.Tensor]
+    loss: torch.Tensor
+
+
+class Graphs:
+    """The recorded steps of one model."""
+
+    def __init__(self, model: Llama) -> None:
+        self.model = model
+        self._pool = torch.cuda.graph_pool_handle()
+        self._seen: set[Size] = set()
+        self._recorded: dict[Size, Recorded] = {}
+
+    def learn(self, examples: Sequence[Example], share: float) -> torch.Tensor:
+        """Add the gradient of ``share`` · the sum of the cross-entropies to the adapters'; that sum.
+
+        A size is computed directly when it comes for the first time (which compiles what must be), recorded the second.
+        """
+        size, packing, inputs = self._filled(examples, share)
+        recorded = self._recorded.get(size)
+        if recorded is None:
+            if size not in self._seen or len(self._recorded) >= MOST_GRAPHS:
+                self._seen.add(size)
+                return self._compute(packing, inputs)
+            recorded = self._recorded[size] = self._record(packing, inputs)
+        for place, value in zip(recorded.inputs, inputs, strict=True):
+            place.copy_(value)
+        recorded.graph.replay()
+        return recorded.loss.clone()
+
+    def _filled(self, examples: Sequence[Example], share: float) -> tuple[Size, Packing, list[torch.Tensor]]:
+        ids, at, targets = batches.packed(examples)
+        lengths = [example.tokens - 1 for example in examples]
+        longest = _doubled(max(lengths), 32)
+        tokens, labels = _up(len(ids), TOKENS), _up(len(at), LABELS)
+        spare = tokens - len(ids)
+        lengths += [longest] * (spare // longest) + [spare % longest] * (spare % longest > 0)
+        rows = _doubled(len(lengths), 64)
+        lengths += [0] * (rows - len(lengths))
+        device = self.model.device
+        packing = Packing(tuple(lengths), device, longest)
+        packing.full = packing.dense = False  # the same for all batches of a size
+        lists = (ids + [0] * spare, at + [0] * (labels - len(at)), targets + [-1] * (labels - len(targets)))
+        inputs = [torch.tensor(values, device=device) for values in lists]
+        inputs += [torch.tensor(share, device=device), packing.positions, packing.index, packing.bounds]
+        return Size(tokens, labels, rows, longest), packing, inputs
+
+    def _compute(self, packing: Packing, inputs: list[torch.Tensor]) -> torch.Tensor:
+        ids, at, targets, share, packing.positions, packing.index, packing.bounds = inputs
+        loss = self.model.loss(ids, packing, at, targets, training=True)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _record(self, packing: Packing, inputs: list[torch.Tensor]) -> Recorded:
+        assert self.model.adapters is not None and self.model.adapters.flat.grad is not None
+        kept = self.model.adapters.flat.grad.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._compute(packing, inputs)  # the libraries' own first-time work must not be recorded
+        torch.cuda.current_stream().wait_stream(side)
+        self.model.adapters.flat.grad.copy_(kept)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            loss = self._compute(packing, inputs)
+        return Recorded(graph, packing, inputs, loss)
