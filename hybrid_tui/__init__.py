@@ -8,14 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from services.data.generator import TrainingDataGenerator
     from services.notebook.manager import GoogleDriveManager
     from services.notebook.opening import init_drive_manager
 
 __version__ = "0.1.0"
-__all__ = ["GoogleDriveManager", "__version__", "init_drive_manager"]
+__all__ = ["GoogleDriveManager", "TrainingDataGenerator", "__version__", "init_drive_manager"]
 
 _EXPORTS = {
     "GoogleDriveManager": "services.notebook.manager",
+    "TrainingDataGenerator": "services.data.generator",
     "init_drive_manager": "services.notebook.opening",
 }
 

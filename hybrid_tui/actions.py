@@ -303,7 +303,7 @@ _TABLE = (
     Action(
         "data.generate",
         "services.data.actions:generate",
-        "Generate a seeded banking-intents dataset from templates.",
+        "Generate a seeded dataset from templates: five domains, by intent, tone or emotion.",
         writes=True,
         asks=True,
     ),
@@ -316,6 +316,11 @@ _TABLE = (
     ),
     Action("data.list", "services.data.actions:list_datasets", "Prepared datasets."),
     Action("data.show", "services.data.actions:show", "One dataset with samples."),
+    Action(
+        "data.check",
+        "services.data.check:check",
+        "Before training: duplicates, leaks, balance, personal data, tokens a pass costs, rows as the model sees them.",
+    ),
     Action(
         "data.push",
         "services.data.versions:push",

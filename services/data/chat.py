@@ -107,3 +107,8 @@ def _content(value: Any) -> str:
             raise Unusable("pictures or other parts that are no text")
         parts.append(part["text"])
     return "\n".join(parts).strip()
+
+
+def script(messages: Sequence[Turn]) -> str:
+    """A conversation for a person to read, a role before each message."""
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in messages)

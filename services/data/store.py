@@ -102,14 +102,19 @@ def write(ctx: Context, action: str, info: DatasetInfo, rows: Rows) -> DatasetIn
     try:
         ctx.workspace.datasets.mkdir(parents=True, exist_ok=True)
         with temporary(ctx.workspace.datasets, info.name) as beside:
-            for split in SPLITS:
-                _write_lines(beside / f"{split}.jsonl", rows[split])
-            record = msgspec.structs.replace(info, path="")
-            atomic.write_bytes(beside / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+            write_to(beside, info, rows)
             put(beside, folder)
     except OSError as error:
         raise _write_failed(folder, error) from error
     return load_info(folder)
+
+
+def write_to(folder: Path, info: DatasetInfo, rows: Rows) -> None:
+    """The dataset's files into an empty folder. Raises OSError."""
+    for split in SPLITS:
+        _write_lines(folder / f"{split}.jsonl", rows[split])
+    record = msgspec.structs.replace(info, path="")
+    atomic.write_bytes(folder / INFO, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
 
 
 def _write_lines(path: Path, rows: Sequence[Row]) -> None:
