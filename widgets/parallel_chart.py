@@ -1,6 +1,6 @@
 """Parallel coordinates in braille dots: one upright axis a setting and one for the metric, one line a trial.
 
-What a trial came to is told by its sign on the axes and its line's pattern, not by colour alone: ★ the best, ● complete,
+What a trial came to is told by its sign on the axes and its line's pattern, not by colour alone: ★ best, ● complete,
 ○ running, × stopped early (dashed and dim), ! failed. The metric's better end is always at the top.
 """
 

@@ -245,8 +245,7 @@ class Driver:
             with suppress(Refused):
                 await asyncio.to_thread(local.cancel, run_dir)
         for run_dir in going:
-            while (await asyncio.to_thread(runs.read, run_dir)).phase not in FINISHED:
-                await asyncio.sleep(_LOOK_S)
+            await asyncio.to_thread(_wait_for_end, run_dir)
 
     def _give_up(self) -> None:
         """Raises HybridError when one trial after the other fails: then the fault is not the settings'."""
@@ -278,6 +277,11 @@ class Driver:
             )
         command = targets.target(self.spec.target).command(self.workspace.runs / run_id)
         return msgspec.structs.replace(made, id=run_id, command=command)
+
+
+def _wait_for_end(run_dir: Path) -> None:
+    while runs.read(run_dir).phase not in FINISHED:
+        time.sleep(_LOOK_S)
 
 
 if __name__ == "__main__":
