@@ -352,6 +352,24 @@ _TABLE = (
         writes=True,
         outlives="A run that was started goes on; train.cancel stops it.",
     ),
+    Action(
+        "train.estimate",
+        "services.runs.estimate:estimate",
+        "What a run would need, take and cost on each device, before it is started.",
+    ),
+    Action(
+        "train.report",
+        "services.runs.report:report",
+        "A run's report with its curves: into its folder and the store's results/training_logs.",
+        writes=True,
+    ),
+    Action("costs.show", "services.runs.costs:show", "What this month's runs have cost, by target and by run."),
+    Action(
+        "costs.enforce",
+        "services.runs.costs:enforce",
+        "Ask live runs over a ceiling to checkpoint and stop; for cron.",
+        writes=True,
+    ),
     Action("train.list", "services.runs.actions:list_runs", "Runs, newest first."),
     Action("train.show", "services.runs.actions:show", "One run: phase, figures, results, cause of its end."),
     Action(

@@ -21,6 +21,7 @@ from widgets.gauge import GaugeCard, Reading, bar
 
 if TYPE_CHECKING:
     from services.registry.types import Listing, Version
+    from services.runs.costs import Costs
     from services.runs.types import RunView
     from services.storage.types import Caches, DiskUsage
     from services.storage.upkeep.types import Glance
@@ -49,6 +50,7 @@ class OverviewScreen(PanelScreen):
         self._glance_at = 0.0
         self._glance_problem = ""
         self._known: set[str] = set()
+        self._cost = ""  # the month's, "" while nothing was paid
 
     def body(self) -> ComposeResult:
         with VerticalScroll(can_focus=False):
@@ -61,7 +63,7 @@ class OverviewScreen(PanelScreen):
     def first_shown(self) -> None:
         self.action_refresh()
         self.every(RUNS_SECONDS, self._read_runs)
-        self.every(DISK_SECONDS, self._read_disk)
+        self.every(DISK_SECONDS, self._read_disk_and_costs)
 
     def shown(self) -> None:
         if self._known:  # back from another screen, where a version may have been promoted
@@ -76,6 +78,14 @@ class OverviewScreen(PanelScreen):
         self._read_registry()
         self._read_runs()
         self._read_glance()
+        self._read_costs()
+
+    def _read_costs(self) -> None:
+        self.load("costs.show", then=self._show_costs, failed=lambda e: self.panel.toast(e))
+
+    def _read_disk_and_costs(self) -> None:
+        self._read_disk()
+        self._read_costs()
 
     def _read_disk(self) -> None:
         if self._glance_at and monotonic() - self._glance_at > GLANCE_SECONDS:
@@ -139,18 +149,32 @@ class OverviewScreen(PanelScreen):
         found = tuple(runs)
         if found == self._runs and "running" in self._known:
             return
+        self._runs = found
+        self._draw_runs()
+        self._know("running")
+
+    def _show_costs(self, costs: Costs) -> None:
+        words = _month(costs)
+        if words != self._cost:
+            self._cost = words
+            self._draw_runs()
+
+    def _draw_runs(self) -> None:
         from services.runs.types import FINISHED
 
-        self._runs = found
+        found = self._runs
         box = self.query_one("#running", Card)
         active = [run for run in found if run.phase not in FINISHED]
         if active:
-            box.show(_running(active))
+            shown = _running(active)
+            box.show(
+                Content("\n").join([shown, Content.styled(self._cost, "$foreground-muted")]) if self._cost else shown
+            )
         elif found:
-            box.empty("Nothing is running.", f"Last: {_last(found[0], self.panel.clock())}")
+            last = f"Last: {_last(found[0], self.panel.clock())}"
+            box.empty("Nothing is running.", f"{last}\n{self._cost}" if self._cost else last)
         else:
-            box.empty("No run yet.", "4 Training starts one.")
-        self._know("running")
+            box.empty("No run yet.", self._cost or "4 Training starts one.")
 
     def _show_glance(self, glance: Glance) -> None:
         self._glance, self._glance_problem = glance, ""
@@ -228,6 +252,18 @@ def _running(runs: Sequence[RunView]) -> Content:
     if len(runs) > ROWS:
         parts.append(Content.styled(f"and {len(runs) - ROWS} more", "$foreground-muted"))
     return Content("\n").join(parts)
+
+
+def _month(costs: Costs) -> str:
+    """The month's total and the nearest ceiling; "" when nothing was paid."""
+    if costs.cost == "free":
+        return ""
+    over = [c for c in costs.ceilings if c.verdict != "ok"]
+    words = f"This month: {costs.cost}"
+    for ceiling in over:
+        mark = "over" if ceiling.verdict == "stop" else "near"
+        words += f" · ▲ {mark} the ceiling of {ceiling.ceiling:g} {ceiling.currency}"
+    return words
 
 
 def _last(run: RunView, now: float) -> str:

@@ -1,7 +1,7 @@
-"""How much memory a training run needs, part by part, from the model's dimensions. Checked against real runs in the tests.
+"""How much memory a training run needs, part by part, from the model's dimensions. All in bytes.
 
-The parts follow what the two ways of computing keep: our own path for the Llama family (see ``services.runtime.llama``),
-and transformers with PEFT for everything else, which keeps more. All in bytes.
+The parts follow what the two ways of computing keep: our own path for the Llama family (``services.runtime.llama``),
+and transformers with PEFT for everything else, which keeps more. ``docs/costs.md`` sets estimates beside real runs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ UNSURE = 1.3  # by which factor an estimate may be wrong: measured ones were wit
 _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _NF4 = 0.5 + 0.127 / 8  # bytes a parameter in 4 bit with doubly quantised constants (Dettmers et al. 2023)
 _PROCESS = {"own": 420e6, "general": 720e6}  # a process with torch, and with transformers and PEFT, before any model
+_CPU_MORE = 1.35  # of the activations: attention's padded views, what malloc keeps; from two real runs (docs/costs.md)
 _HEAD_CHUNK = 512  # labelled positions whose logits exist at once on a CPU
 _HEAD_NUMBERS = 1 << 27  # logits at once on a GPU
 
@@ -37,7 +38,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes by part. ``process`` counts on a CPU only: a GPU's context is no part of its usable memory."""
+    """Bytes by part. ``process`` and ``checkpoint`` (copies of what is written) count on a CPU only: a GPU's context is
+    no part of its usable memory."""
 
     weights: int
     adapter: int
@@ -45,6 +47,7 @@ class Memory(msgspec.Struct, frozen=True):
     optimizer: int
     activations: int
     logits: int
+    checkpoint: int
     process: int
 
     @property
@@ -52,7 +55,7 @@ class Memory(msgspec.Struct, frozen=True):
         """All parts together."""
         return (
             self.weights + self.adapter + self.gradients + self.optimizer
-            + self.activations + self.logits + self.process
+            + self.activations + self.logits + self.checkpoint + self.process
         )  # fmt: skip
 
 
@@ -67,8 +70,9 @@ def estimate(shape: Shape, plan: Plan, place: Place) -> Memory:
         adapter=0 if full else int(trained * (4 + (number if own and number < 4 else 0))),
         gradients=4 * trained,
         optimizer=8 * trained,
-        activations=_activations(shape, plan, own, number),
+        activations=int(_activations(shape, plan, own, number) * (_CPU_MORE if place == "cpu" else 1)),
         logits=_logits(shape, plan, number, place),
+        checkpoint=12 * trained if place == "cpu" else 0,
         process=int(_PROCESS["own" if own else "general"]) if place == "cpu" else 0,
     )
 
@@ -105,10 +109,8 @@ def _activations(shape: Shape, plan: Plan, own: bool, number: int) -> int:
         working = number * (4 * inner + 4 * w) + 4 * 2 * w
         if plan.method == "dora":  # the magnitude's path: the base's output once more for each linear
             kept += number * (2 * (heads + keys + w) + 3 * inner)
-    if plan.checkpointing:
-        per_token = number * w * shape.layers + kept + working
-    else:
-        per_token = kept * shape.layers + working
+    layers = number * w * shape.layers + kept if plan.checkpointing else kept * shape.layers
+    per_token = layers + working
     one = 0
     if plan.method == "qlora" and shape.linears:
         one = max(i * o for i, o in shape.linears) * number  # a matrix is unpacked to be used
@@ -127,8 +129,8 @@ def _logits(shape: Shape, plan: Plan, number: int, place: Place) -> int:
 
 
 def flops_per_token(shape: Shape, plan: Plan) -> float:
-    """Operations for a token: 4 for each parameter it passes with a frozen base, 6 if all is trained, 2 more if layers are
-    computed again. The embedding is looked up, not multiplied; the output head runs where a label is."""
+    """Operations for a token: 4 for each parameter it passes with a frozen base, 6 if all is trained, 2 more if layers
+    are computed again. The embedding is looked up, not multiplied; the output head runs where a label is."""
     share = min(plan.labels / plan.tokens, 1.0) if plan.tokens else 1.0
     head = shape.width * (shape.vocab if not plan.head_labels else plan.head_labels) * share
     each = (6 if plan.method == "full" else 4) + (2 if plan.checkpointing else 0)

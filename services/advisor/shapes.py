@@ -50,7 +50,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 def read(folder: Path) -> Shape:
-    """The shape of the model in ``folder``. Raises BadInput when config.json is missing, damaged or of no transformer."""
+    """The shape of the model in ``folder``. Raises BadInput when config.json is missing or of no transformer."""
     config = _config(folder)
     tensors, stored = _tensors(folder)
     sizes = _dimensions(folder, config)

@@ -11,7 +11,7 @@ from msgspec import Meta
 from services import formats
 from services.context import Context, Plan, Progress
 from services.errors import HybridError, Refused
-from services.runs import local, spec, train, view
+from services.runs import costs, estimate, local, spec, train, view
 from services.runs.train import StartParams
 from services.runs.types import FINISHED, Deleted, Runs, RunView
 
@@ -60,7 +60,12 @@ async def start(ctx: Context, params: StartParams) -> RunView | Plan:
     run = await train.make_spec(ctx, params)
     if isinstance(run, Plan):
         return run
+    planned = await estimate.before_start(ctx, run, params.accelerator)
+    for warning in planned.warnings if planned else ():
+        ctx.report(Progress("check", note=warning))
     run_dir = await asyncio.to_thread(local.submit, ctx.workspace, run)
+    if planned is not None:
+        await asyncio.to_thread(estimate.keep, run_dir, planned)
     return await _follow(ctx, run.id) if params.wait else await asyncio.to_thread(view.read, run_dir)
 
 
@@ -105,7 +110,7 @@ async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
 
 
 async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
-    """Follow again every run that may go on elsewhere while nothing here follows it. The panel does so when it opens.
+    """Follow again every run that may go on elsewhere while nothing here follows it. Gets no new machines.
 
     A run that can't be reattached is told as progress, and the others are.
     """
@@ -115,7 +120,7 @@ async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
         return Plan("train.reattach", f"follow {len(found)} runs again", tuple(path.name for path in found))
     for run_dir in found:
         try:
-            await asyncio.to_thread(local.resume, run_dir)
+            await asyncio.to_thread(local.resume, run_dir, follow_only=True)
         except HybridError as error:
             ctx.report(Progress("reattach", note=f"{run_dir.name}: {error}"))
     return Runs(tuple([await asyncio.to_thread(view.read, run_dir) for run_dir in found]))
@@ -159,6 +164,7 @@ async def delete(ctx: Context, params: NamedParams) -> Deleted | Plan:
         return plan
     ctx.approve(plan)
     try:
+        await asyncio.to_thread(costs.remember, ctx.workspace, run_dir)
         await asyncio.to_thread(local.delete, run_dir)
     except OSError as error:
         raise HybridError(f"{error.filename or run_dir} can't be deleted: {error.strerror}.") from error

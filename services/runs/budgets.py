@@ -51,14 +51,3 @@ def request_stop(run_dir: Path, reason: str) -> None:
             os.link(new, control / "cancel")  # whole at once, and never over an earlier one
     finally:
         Path(new).unlink()
-
-
-def stop_request(run_dir: Path) -> tuple[str, str]:
-    """(phase, reason) that ``control/cancel`` asks for: ("cancelled", "") when it is empty or can't be read."""
-    try:
-        asked = json.loads((run_dir / "control" / "cancel").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "cancelled", ""
-    if not isinstance(asked, dict) or asked.get("phase") != "over-budget":
-        return "cancelled", ""
-    return "over-budget", str(asked.get("reason") or "")

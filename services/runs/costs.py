@@ -1,9 +1,9 @@
-"""What runs have cost: seconds, Colab units and money, by run, target and month. Units and currencies are never converted.
+"""What runs have cost: seconds, Colab units and money, by run, target and month. Nothing is converted.
 
-A ``cost`` event carries totals so far, of the paid-for thing that ``session`` names, else of its attempt; so an event that
-was lost loses nothing and one told again by the next attempt's agent counts once. Amounts are decimal, summed exactly. What
-was told without an amount is priced by ``[costs] rates`` or the dated table, and marked so. Months are those of UTC, the
-same for the whole team.
+A ``cost`` event carries totals so far, of the machine or attempt that ``of`` names; so an event that was lost loses
+nothing, and what the next attempt's agent tells of the same machine counts once. Amounts are decimal, summed exactly.
+What was told without an amount is priced by ``[costs] rates`` or the dated table, and marked so. Months are those of
+UTC, the same for the whole team.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Ceiling(msgspec.Struct, frozen=True):
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """A month's costs. ``cost`` is the total in words, "free" when nothing was paid; ``problems`` what could not be read."""
+    """A month's costs. ``cost`` is the total in words, "free" if nothing was paid; ``problems`` what is unreadable."""
 
     month: str
     cost: str
@@ -125,9 +125,9 @@ class Ledger:
         self._seen: set[tuple[int, int]] = set()
         self._last: dict[int, float] = {}  # attempt → time of its newest event
         self._worked: dict[tuple[int, str], float] = {}  # (attempt, month) → seconds between its events
-        self._told: dict[tuple[str, str], Decimal] = {}  # (session, what) → the largest total told
-        self._by_month: dict[tuple[str, str, str], Decimal] = {}  # (session, what, month) → its part
-        self._sessions: dict[int, set[str]] = {}  # attempt → named sessions it told of
+        self._told: dict[tuple[str, str], tuple[tuple[int, int], Decimal]] = {}  # (of, what) → the last total told
+        self._by_month: dict[tuple[str, str, str], Decimal] = {}  # (of, what, month) → its part
+        self._sessions: dict[int, set[str]] = {}  # attempt → machines it told of
         self._accelerators: dict[str, str] = {}
         self._sources: dict[str, str] = {}
         self._notes: dict[str, str] = {}
@@ -148,9 +148,9 @@ class Ledger:
 
     def _cost(self, event: Event, month: str) -> None:
         data = event.data
-        named = str(data.get("session") or "")
-        session = named or f"attempt {event.attempt}"
-        if named:
+        own = f"attempt {event.attempt}"
+        session = str(data.get("of") or own)
+        if session != own:
             self._sessions.setdefault(event.attempt, set()).add(session)
         if data.get("accelerator"):
             self._accelerators[session] = str(data["accelerator"])
@@ -162,9 +162,9 @@ class Ledger:
             total = budgets.exact(value)
             if total is None or total < 0:
                 continue
-            before = self._told.get((session, what), Decimal(0))
-            if total > before:
-                self._told[session, what] = total
+            known, before = self._told.get((session, what), ((0, 0), Decimal(0)))
+            if (event.attempt, event.seq) > known:  # also downwards: a reckoned total is put right by the account's
+                self._told[session, what] = (event.attempt, event.seq), total
                 place = session, what, month
                 self._by_month[place] = self._by_month.get(place, Decimal(0)) + total - before
             if what != "seconds":
@@ -177,7 +177,10 @@ class Ledger:
         return tuple(share for month in months if (share := self._share(month)) is not None)
 
     def _share(self, month: str) -> Share | None:
-        seconds, amounts, sources, notes = Decimal(0), {}, set(), set()
+        seconds = Decimal(0)
+        amounts: Amounts = {}
+        sources: set[str] = set()
+        notes: set[str] = set()
         for session in self._paid():
             took = self._by_month.get((session, "seconds", month), Decimal(0))
             seconds += took
@@ -202,7 +205,7 @@ class Ledger:
         )  # fmt: skip
 
     def _paid(self) -> list[str]:
-        """The sessions whose totals count: an attempt's own time is that of its agent where it told of a session."""
+        """Of what the totals count: an attempt's own time is that of its agent where it told of a machine."""
         agents = {f"attempt {attempt}" for attempt in self._sessions}
         return sorted({session for session, _ in self._told} - agents)
 
@@ -211,7 +214,7 @@ class Ledger:
 
     def _price(self, session: str, seconds: Decimal, amounts: Amounts, sources: set[str], notes: set[str]) -> None:
         price = self._table.price(self._run.target, self._accelerators.get(session, ""))
-        if price is None or not price.amount:
+        if price is None or not price.amount or not seconds:
             return
         amounts[price.currency] = amounts.get(price.currency, Decimal(0)) + price.amount * seconds / 3600
         sources.add("settings")
@@ -239,6 +242,14 @@ def words(amounts: Mapping[str, Decimal]) -> str:
         if amount > 0:
             parts.append(f"{amount:,.2f} {currency}" if amount >= Decimal("0.005") else f"under 0.01 {currency}")
     return " + ".join(parts) or "free"
+
+
+def prices(workspace: Workspace) -> tuple[rates.Table, tuple[str, ...]]:
+    """The table of prices with those of the settings first, and a sentence for each of theirs that can't be read."""
+    colab = workspace.settings.colab
+    dated = f", {colab.rates_dated}" if colab.rates_dated else ""
+    own = {f"colab/{name}": f"{rate} units/h{dated}, [colab] settings" for name, rate in colab.units_per_hour.items()}
+    return rates.with_settings(own | workspace.settings.costs.rates)
 
 
 class _Account:
@@ -270,7 +281,7 @@ def shares_of(run_dir: Path, table: rates.Table, now: float | None = None) -> tu
 
 def remember(workspace: Workspace, run_dir: Path) -> None:
     """Write down what a run cost before its folder is deleted: what was spent stays spent. Raises OSError."""
-    table, _ = rates.with_settings(workspace.settings.costs.rates)
+    table, _ = prices(workspace)
     try:
         shares = shares_of(run_dir, table)
     except HybridError:  # its spec is damaged: nothing is known of it
@@ -306,7 +317,7 @@ def _deleted(workspace: Workspace, present: set[str], problems: list[str]) -> li
 
 def shares_of_all(workspace: Workspace, now: float, problems: list[str]) -> list[Share]:
     """What every run of the workspace took, also those that were deleted. What can't be read goes to ``problems``."""
-    table, complaints = rates.with_settings(workspace.settings.costs.rates)
+    table, complaints = prices(workspace)
     problems += complaints
     found: list[Share] = []
     folders = spec.folders(workspace)
@@ -358,7 +369,7 @@ def check(workspace: Workspace, run_dir: Path, now: float | None = None) -> Chec
     A run that costs nothing is never stopped by the month's ceiling. Raises HybridError when its spec is damaged.
     """
     at = time.time() if now is None else now
-    table, _ = rates.with_settings(workspace.settings.costs.rates)
+    table, _ = prices(workspace)
     amounts = added(share.amounts for share in shares_of(run_dir, table, at))
     most = getattr(spec.read(run_dir), "max_cost", 0.0)
     found = [
@@ -409,7 +420,7 @@ async def enforce(ctx: Context, _params: CheckParams) -> Checks | Plan:
 
 def of_run(workspace: Workspace, run_dir: Path) -> RunCost:
     """What one run cost in all its months."""
-    table, _ = rates.with_settings(workspace.settings.costs.rates)
+    table, _ = prices(workspace)
     shares = shares_of(run_dir, table)
     if not shares:
         return RunCost(run_dir.name, spec.read(run_dir).target, "", 0.0, "free", {}, "")

@@ -271,7 +271,9 @@ class Attempt:
         self.stopping_since: float | None = None
         self.killed_by_us = False
         self.terminated = False
+        self.heard = self.told_to_stop = False  # whether the command has spoken, hence handles signals; was signalled
         self.over_budget = False
+        self.ceiling = ""  # why a ceiling on costs stops the run, as control/cancel says
         self.limit = 0.0 if self.follows else _seconds_left(run_dir, self.number, float(spec.get("max_seconds") or 0))
         self.next_heartbeat = self.next_cost = 0.0
         self.started = time.monotonic()
@@ -356,6 +358,7 @@ class Attempt:
 
     def _take(self, line: bytes) -> None:
         """One line of the trainer becomes an event."""
+        self.heard = True
         try:
             data = json.loads(line)
             ev = data.pop("ev")
@@ -390,9 +393,12 @@ class Attempt:
             self.over_budget = bool(self.limit) and now - self.started > self.limit
             if self.over_budget or self.terminated or (self.run_dir / "control" / "cancel").exists():
                 self.stopping_since = now
-                why = "the supervisor was told to stop" if self.terminated else "cancelled"
+                self.ceiling = _ceiling(self.run_dir / "control" / "cancel")
+                why = "the supervisor was told to stop" if self.terminated else self.ceiling or "cancelled"
                 self._enter("stopping", "the budget is used up" if self.over_budget else why)
-                os.kill(child.pid, signal.SIGTERM)  # Popen.terminate would reap it, were it gone already
+        elif not self.told_to_stop and (self.heard or not self.follows):  # an agent must live to free its machine
+            self.told_to_stop = True
+            os.kill(child.pid, signal.SIGTERM)  # Popen.terminate would reap it, were it gone already
         elif now - self.stopping_since > self.grace and not self.killed_by_us:
             self.killed_by_us = True
             _kill_group(child.pid)
@@ -438,6 +444,8 @@ class Attempt:
             words = self.spec.get("budget") or f"{self.spec['max_seconds']:g} s"
             killed = "; the trainer did not stop in time and was killed" if self.killed_by_us else ""
             return "over-budget", f"The run's budget of {words} is used up{killed}; {on}.", "A larger budget goes on."
+        if self.ceiling and not self.terminated:
+            return "over-budget", f"{self.ceiling} The run was stopped; {on}.", "A larger ceiling goes on."
         if code == EXIT_CANCELLED or self.stopping_since is not None:
             if self.killed_by_us:
                 return (
@@ -607,6 +615,15 @@ def _memory_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=0)
+
+
+def _ceiling(request: Path) -> str:
+    """The reason in a request to stop that a ceiling on costs made; "" for a person's, which is an empty file."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        asked = json.loads(request.read_text(encoding="utf-8"))
+        if asked.get("phase") == "over-budget":
+            return str(asked.get("reason") or "The run's budget is used up.")
+    return ""
 
 
 def _disk_is_full(path: Path) -> bool:

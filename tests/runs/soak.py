@@ -1,6 +1,6 @@
 """Kills small real training runs at random points, again and again, and checks what is left of them each time.
 
-    python -m tests.runs.soak [--kills 100] [--seed 0] [--minutes N]
+    python -m tests.runs.soak [--kills 100] [--seed 0] [--minutes N] [--plot FILE.svg]
 
 Each run trains a tiny model with the real trainer under the real supervisor, started by a process that stands for the
 panel. ``kill -9`` hits one of trainer, supervisor and panel, or the box (all of them at once), at a random moment, also
@@ -31,7 +31,7 @@ import psutil
 
 from services import workspace as workspaces
 from services.errors import HybridError, Refused
-from services.runs import events, local, view
+from services.runs import events, local, report_chart, view
 from services.runs import spec as specs
 from services.runs.types import FINISHED, Event, RunSpec, RunView
 from services.workspace import Workspace
@@ -218,7 +218,8 @@ def compare(whole: Curve, run_dir: Path, tally: Tally) -> None:
         tally.wrong.append(f"{run_dir.name}: the adapter differs")
     tally.runs += 1
     tally.attempts += view.newest_attempt(run_dir)
-    tally.last = run_dir
+    if tally.last is None or view.newest_attempt(run_dir) >= view.newest_attempt(tally.last):
+        tally.last = run_dir  # the one with the most attempts: it is drawn
 
 
 class Bed:
@@ -347,11 +348,34 @@ def summary(tally: Tally) -> str:
     return "\n".join(lines + [f"  {what}" for what in tally.wrong])
 
 
+def draw(whole: Curve, run_dir: Path) -> str:
+    """The undisturbed run's validation losses against the killed and resumed one's, and their difference, as SVG."""
+    ours = curve(run_dir)
+
+    def points(losses: dict[int, float]) -> tuple[tuple[float, float], ...]:
+        return tuple((float(step), losses[step]) for step in sorted(losses))
+
+    both = (
+        report_chart.Curve("uninterrupted", points(whole.validation)),
+        report_chart.Curve(f"killed, {view.newest_attempt(run_dir)} attempts", points(ours.validation)),
+    )
+    shared = sorted(whole.validation.keys() & ours.validation.keys())
+    gap = tuple((float(step), abs(whole.validation[step] - ours.validation[step])) for step in shared)
+    charts = (
+        report_chart.Chart("Validation loss", "step", "loss", both),
+        report_chart.Chart("Difference", "step", "absolute", (report_chart.Curve("difference", gap),)),
+    )
+    return report_chart.draw(charts)
+
+
 def main() -> int:
     """Entry point; see the module's text."""
     parser = argparse.ArgumentParser(prog="tests.runs.soak", description="Kill real runs at random points.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--plot", type=Path, help="draw the run with the most attempts against the undisturbed one, as SVG"
+    )
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no further run after so long")
     parser.add_argument("--panel", nargs=2, type=Path, metavar=("RUN_DIR", "SPEC"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -359,7 +383,9 @@ def main() -> int:
         return panel(*options.panel)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         began = time.monotonic()
-        tally, _ = soak(Path(folder), options.kills, options.seed, options.minutes * 60)
+        tally, whole = soak(Path(folder), options.kills, options.seed, options.minutes * 60)
+        if options.plot and tally.last is not None:
+            options.plot.write_text(draw(whole, tally.last), encoding="utf-8")
         print(f"\n{summary(tally)}\ntook                       {(time.monotonic() - began) / 60:.1f} min")
     return 1 if tally.wrong else 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs import soak
+from tests.runtime import support
 
 pytestmark = pytest.mark.models
 
@@ -38,3 +39,16 @@ def test_the_soak_notices_a_lost_checkpoint_and_another_loss(tmp_path: Path) -> 
     other = soak.Curve(whole.train, whole.validation | {step: whole.validation[step] + 1e-9}, "0", 1.0)
     soak.compare(other, run_dir, tally)
     assert "the adapter differs" in tally.wrong[-1] and "a loss differs" in tally.wrong[-2]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b'{"text": "when is', "has no end"), (b'{"text": 7}\n', "is damaged"), (b"\xff\xfe\n", "is damaged")],
+)
+def test_a_corrupt_row_of_data_is_the_runs_cause(tmp_path: Path, content: bytes, words: str) -> None:
+    bed = soak.Bed(tmp_path)
+    with (bed.data / "train.jsonl").open("ab") as file:
+        file.write(content)
+    code, told = support.train(support.write_run(tmp_path / "run", bed.model, bed.data))
+    (error,) = [event for event in told if event["ev"] == "error"]
+    assert code == 1 and f"train.jsonl, line 49 {words}" in error["message"] and error["hint"]

@@ -1,8 +1,9 @@
 """A trainer without a model: emits, checkpoints, obeys and fails as a real one does. Driven by the spec's command line.
 
-    python trainer.py RUN_DIR [steps=20] [pause=0.01] [checkpoint=5] [crash=KIND@STEP]
+    python trainer.py RUN_DIR [steps=20] [pause=0.01] [checkpoint=5] [crash=KIND@STEP] [secret=NAME] [finish=PATH]
 
-It counts steps, continues from the last checkpoint, and leaves ``output/metadata.json`` with the steps it made.
+It counts steps, continues from the last checkpoint, succeeds early once PATH exists, and leaves
+``output/metadata.json`` with the steps it made.
 """
 
 from __future__ import annotations
@@ -83,13 +84,16 @@ def main() -> int:
         )
         if step % every == 0 or emit.checkpoint_wanted():
             save(emit, run_dir, step)
+        if "finish" in options and Path(options["finish"]).exists():
+            break
         if kind and step == int(at) and emit.attempt == 1:
             crash(kind, emit)
         if emit.cancelled():
             save(emit, run_dir, step) if last(run_dir) != step else None
             return EXIT_CANCELLED
     (run_dir / "output").mkdir(exist_ok=True)
-    (run_dir / "output" / "metadata.json").write_text(json.dumps({"first": first + 1, "made": made}))
+    told = {"first": first + 1, "made": made, "secret": os.environ.get(options.get("secret", ""), "")[:4]}
+    (run_dir / "output" / "metadata.json").write_text(json.dumps(told))
     emit.result(steps, accuracy=0.75, macro_f1=0.7, rows=100)
     return 0
 

@@ -37,6 +37,7 @@ class Agent:
         self.cli = clis.Cli(clis.find(self.settings))
         self.maker = Maker(run_dir, self.spec, self.settings, self.cli, emit)
         self.renewals = self.settings.renew
+        self.follow_only = emit.asked("follow")  # asked by nobody in person: then no new machine is paid for
 
     async def run(self) -> int:
         """Until the run has ended here; the exit code. Raises HybridError."""
@@ -66,6 +67,8 @@ class Agent:
         mine = next((session for session in listed if session.name == known.name), None)
         if mine is None:
             self.maker.keep(msgspec.structs.replace(known, live=False))
+            if self.follow_only:
+                raise Vanished(f"{known.machine} is gone.", hint="train.resume goes on from what reached this box.")
             self.emit.log("warning", f"{known.machine} is gone; the run goes on from what reached this box.")
             return None
         accelerator = str(known.data.get("accelerator"))
@@ -95,7 +98,6 @@ class Agent:
                     remote = msgspec.structs.replace(remote, data={**remote.data, "stage": "ready"})
             else:  # pragma: no cover - the second round has a stream
                 raise HybridError(f"The run could not be started on {remote.machine}.")
-            await follower.tell_cost()
         except clis.Gone as error:
             raise Lost(str(error)) from None
         except clis.Busy as error:
@@ -106,6 +108,7 @@ class Agent:
                 clis.kill(stream) if stream.returncode is None else None
                 await stream.wait()
         await self.maker.give_back(remote)
+        await follower.tell_cost(ask=False)
         return self._conclude(end, spent=follower.spent_all)
 
     async def _start(self, remote: Remote) -> tuple[Remote, asyncio.subprocess.Process]:
@@ -132,6 +135,8 @@ class Agent:
         return 1
 
     def _on_lost(self, error: Lost) -> None:
+        if self.emit.cancelled():
+            raise Cancelled
         last = last_checkpoint(self.run_dir)
         on = f"step {int(last.name[5:])}" if last else "the beginning: no checkpoint had reached this box"
         if self.renewals <= 0:

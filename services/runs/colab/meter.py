@@ -38,8 +38,10 @@ class Meter:
         }  # fmt: skip
 
     def begin(self, before: Usage | None, after: Usage | None) -> None:
-        """Find the machine's own rate from the account's before and after it came."""
-        if before is not None and after is not None and after.rate > before.rate:
+        """Find the machine's own rate from the account's ``after`` it came, and ``before`` if others were there."""
+        if after is not None and after.machines == 1 and after.rate > 0:
+            self.rate, self.source = after.rate, "account"
+        elif before and after and before.machines == after.machines - 1 and after.rate > before.rate:
             self.rate, self.source = after.rate - before.rate, "account"
         elif self._table is not None:
             self.rate, self.source = self._table, "settings"
