@@ -258,7 +258,7 @@ def disturb(bed: Bed, whole: Curve, kills: int, dice: random.Random, tally: Tall
     """One run, killed at most ``kills`` times (and as long as it goes on), then brought to its end and compared."""
     run_dir, spec_file = bed.make()
     left = min(kills, dice.randint(2, 6))
-    while True:
+    while not (run_dir.exists() and view.read(run_dir).phase == "succeeded"):
         going = run_dir.exists() and view.read(run_dir).phase not in FINISHED
         attempt = view.newest_attempt(run_dir) + (not going)  # the one that this panel starts, or finds
         watcher = start_panel(run_dir, spec_file)
@@ -266,11 +266,9 @@ def disturb(bed: Bed, whole: Curve, kills: int, dice: random.Random, tally: Tall
         if left:
             hit(whole, run_dir, attempt, watcher, dice, tally)
             left -= 1
-            continue
-        watcher.wait(TIMEOUT_S)
-        settle(run_dir)
-        if view.read(run_dir).phase == "succeeded":
-            break
+        else:
+            watcher.wait(TIMEOUT_S)
+            settle(run_dir)
     check_checkpoints(run_dir, tally)
     compare(whole, run_dir, tally)
 
