@@ -40,6 +40,7 @@ class SmallDriver(Driver):
 def make(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A sweep's folder; ``changes`` are to its spec."""
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    monkeypatch.setattr("services.sweeps.driver._LOOK_S", 0.03)
 
     def made(id: str = "20261124-1200-abcd", text: str = "lr=log:1e-5..1e-1 r=4|8|16", **changes: Any) -> Path:
         fields: dict[str, Any] = {

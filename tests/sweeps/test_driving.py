@@ -27,7 +27,7 @@ def outcome(seen: SweepView) -> list[tuple[object, ...]]:
 
 def test_weak_trials_are_stopped_and_the_best_is_known(workspace: Workspace, make: Make) -> None:
     folder = make(parallel=1, trials=8)
-    drive(workspace, folder, pause=0.15)
+    drive(workspace, folder, pause=0.06)
     seen = view.read(folder)
     assert seen.phase == "finished" and len(seen.trials) == 8
     states = [t.state for t in seen.trials]
@@ -47,9 +47,9 @@ def test_weak_trials_are_stopped_and_the_best_is_known(workspace: Workspace, mak
 def test_a_driver_killed_again_and_again_makes_the_sweep_that_an_undisturbed_one_makes(
     workspace: Workspace, make: Make
 ) -> None:
-    whole, broken = make("20261124-1200-aaaa", parallel=1), make("20261124-1200-bbbb", parallel=1)
+    whole, broken = (make(f"20261124-1200-{x}", parallel=1, trials=4) for x in ("aaaa", "bbbb"))
     drive(workspace, whole)
-    for seconds in (0.15, 0.4, 0.7, 0.3, 1.1, 0.6):
+    for seconds in (0.1, 0.3, 0.5, 0.2, 0.8):
         drive(workspace, broken, seconds=seconds)
     drive(workspace, broken)
     assert view.read(broken).phase == "finished"
@@ -71,7 +71,7 @@ def test_a_run_whose_making_was_written_and_not_done_is_made(workspace: Workspac
 
 def test_cancelled_and_resumed(workspace: Workspace, make: Make) -> None:
     folder = make(trials=3, parallel=2, pruner="none")
-    drive(workspace, folder, seconds=1.0, pause=0.5)
+    drive(workspace, folder, seconds=0.8, pause=0.3)
     (folder / log.CANCEL).touch()
     drive(workspace, folder)
     seen = view.read(folder)
