@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.runs import soak
 from tests.runtime import support
+from tests.runtime.tiny_model import write_llama
 
 pytestmark = pytest.mark.models
 
 
-def test_killed_runs_lose_nothing_and_end_exactly_alike(tmp_path: Path) -> None:
-    tally, whole = soak.soak(tmp_path, kills=2, seed=4, say=lambda *_, **__: None)
-    assert sum(tally.kills.values()) == 2 and not tally.wrong, soak.summary(tally)
+Undisturbed = tuple[soak.Bed, soak.Curve]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A place for runs, and what one of them told that nothing disturbed."""
+    bed = soak.Bed(tmp_path_factory.mktemp("soak"))
+    return bed, bed.undisturbed()
+
+
+def test_a_killed_run_loses_nothing_and_ends_exactly_alike(undisturbed: Undisturbed) -> None:
+    bed, whole = undisturbed
+    tally = soak.Tally()
+    soak.disturb(bed, whole, 2, random.Random(4), tally)
+    assert sum(tally.kills.values()) >= 1 and not tally.wrong, soak.summary(tally)
     assert tally.difference == 0 and tally.compared >= len(whole.validation)
+    assert tally.last is not None and "<svg" in soak.draw(whole, tally.last)
 
 
-def test_the_soak_notices_a_lost_checkpoint_and_another_loss(tmp_path: Path) -> None:
-    import shutil
-
-    bed = soak.Bed(tmp_path)
-    whole = bed.undisturbed()
-    (run_dir,) = bed.workspace.runs.glob("2*")
+def test_the_soak_notices_a_lost_checkpoint_and_another_loss(undisturbed: Undisturbed) -> None:
+    bed, whole = undisturbed
+    run_dir = min(bed.workspace.runs.glob("2*"), key=lambda path: (path / "spec.json").stat().st_mtime)
     tally = soak.Tally()
     soak.check_checkpoints(run_dir, tally)
     soak.compare(whole, run_dir, tally)
@@ -46,9 +59,9 @@ def test_the_soak_notices_a_lost_checkpoint_and_another_loss(tmp_path: Path) -> 
     [(b'{"text": "when is', "has no end"), (b'{"text": 7}\n', "is damaged"), (b"\xff\xfe\n", "is damaged")],
 )
 def test_a_corrupt_row_of_data_is_the_runs_cause(tmp_path: Path, content: bytes, words: str) -> None:
-    bed = soak.Bed(tmp_path)
-    with (bed.data / "train.jsonl").open("ab") as file:
+    data = support.write_dataset(tmp_path / "data")
+    with (data / "train.jsonl").open("ab") as file:
         file.write(content)
-    code, told = support.train(support.write_run(tmp_path / "run", bed.model, bed.data))
+    code, told = support.train(support.write_run(tmp_path / "run", write_llama(tmp_path / "model"), data))
     (error,) = [event for event in told if event["ev"] == "error"]
     assert code == 1 and f"train.jsonl, line 49 {words}" in error["message"] and error["hint"]
