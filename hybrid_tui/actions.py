@@ -426,6 +426,34 @@ _TABLE = (
     ),
     Action("train.delete", "services.runs.actions:delete", "Delete a finished run's folder.", writes=True, asks=True),
     Action(
+        "sweep.start",
+        "services.sweeps.actions:start",
+        "Look for good settings by many short runs, the weak ones stopped early; outlives the panel.",
+        writes=True,
+        outlives="The sweep goes on; sweep.cancel stops it.",
+    ),
+    Action("sweep.list", "services.sweeps.actions:list_sweeps", "Sweeps, newest first, each with its best trial."),
+    Action("sweep.show", "services.sweeps.actions:show", "One sweep with all its trials."),
+    Action(
+        "sweep.cancel",
+        "services.sweeps.actions:cancel",
+        "Stop a sweep and its runs, each after a checkpoint.",
+        writes=True,
+    ),
+    Action(
+        "sweep.resume",
+        "services.sweeps.actions:resume",
+        "Go on with a sweep that nobody drives, or that was stopped, exactly where it was.",
+        writes=True,
+        outlives="The sweep goes on; sweep.cancel stops it.",
+    ),
+    Action(
+        "sweep.register",
+        "services.sweeps.actions:register",
+        "Add the result of a sweep's best trial as the next version of a model.",
+        writes=True,
+    ),
+    Action(
         "inference.generate", "services.inference.actions:generate", "Answer a prompt with base, a run or a version."
     ),
     Action("inference.compare", "services.inference.actions:compare", "The same prompt to two models, side by side."),

@@ -130,6 +130,13 @@ class HybridApp(App[None]):
         except Exception as error:  # its module can't be imported, or its making failed: the others still work
             self.show_crash(error)
 
+    def action_sweeps(self) -> None:
+        """Show the sweeps, on top of the screen in front."""
+        from hybrid_tui.sweeps.screen import SweepsScreen
+
+        if not isinstance(self.screen, SweepsScreen):
+            self.push_screen(SweepsScreen())
+
     def action_help(self) -> None:
         """Show the keys of the screen in front."""
         from hybrid_tui.help import help_dialog

@@ -39,6 +39,7 @@ class PanelCommands(Provider):
         for place in PLACES:
             shown = keymap.shown_key(f"app.{place.name}", app.keys)
             yield Command(f"Go to {place.title}", f"Show this screen.  ({shown})", partial(app.action_go, place.name))
+        yield Command("Show sweeps", "Trials of a search for good settings, and the best.", app.action_sweeps)
         for action in ACTIONS.values():
             note = " Asks first." if action.asks else ""
             yield Command(action.name, action.help + note, partial(app.ask_action, action.name))
