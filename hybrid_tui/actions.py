@@ -217,6 +217,13 @@ _TABLE = (
         "drive.status", "services.drive.auth.actions:status", "Who is signed in to Google Drive, scope, quota, root."
     ),
     Action(
+        "drive.init",
+        "services.drive.google_init:init",
+        "The store's folder on Google Drive: found, adopted or made, with its layout; hybrid.toml gets its id.",
+        writes=True,
+        asks=True,
+    ),
+    Action(
         "registry.add",
         "services.registry.actions:add",
         "Add a folder (or a run's result) as the next version of a model.",

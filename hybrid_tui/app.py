@@ -29,6 +29,7 @@ from widgets.header import HeaderFacts
 _HERE = Path(__file__).resolve().parent
 # In a checkout assets/ lies beside the package, in a wheel inside it.
 ASSETS = next(folder for folder in (_HERE / "assets", _HERE.parent / "assets") if folder.is_dir())
+_STORES = {"folder": "plain folder", "drive": "Google Drive", "bucket": "bucket"}
 SMALLEST = (60, 15)
 DISK_SECONDS = 30.0
 CRASH_SECONDS = 60.0  # a timer that fails the same way again is not told again before
@@ -75,7 +76,7 @@ class HybridApp(App[None]):
         self.theme = self._known_theme(panel.theme)
         self.header_facts = HeaderFacts(
             workspace=workspace.root.name or str(workspace.root),
-            store="plain folder",
+            store=_STORES[workspace.settings.store.kind],
             places=tuple((place.key, place.name, place.title) for place in PLACES),
             read_only=read_only,
         )

@@ -1,4 +1,4 @@
-"""The embedded store: a plain folder on this machine or on a mounted disk. Says that it is not Google Drive."""
+"""The embedded store: a folder on this machine, on a mounted disk, or on a mounted Google Drive. Says which it is."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import errno
 import hashlib
 import os
 import shutil
-import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from services import atomic
-from services.drive import claims
-from services.drive.errors import Corrupted
+from services.drive import claims, folder_disk, folder_files, folder_status, mounts
 from services.drive.store import (
-    INCOMING,
     TRASH,
     Copied,
     Entry,
@@ -32,17 +31,8 @@ from services.drive.store import (
     Wanted,
     parts,
 )
-from services.errors import BadInput, HybridError, StoreUnreachable
-
-_BLOCK = 1 << 20
-_GONE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV}
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
-_PROMISES = (
-    "a record appears whole or not at all, and of two writers exactly one wins (exclusive create)",
-    "copied files are read back and compared by sha256",
-    "records and copied files are flushed to the disk before they count",
-    "no copy elsewhere: this folder is as safe as the disk it lies on",
-)
+from services.drive.unsettled import Note, Unsettled
+from services.errors import HybridError, StoreUnreachable
 
 T = TypeVar("T")
 
@@ -51,19 +41,22 @@ class FolderStore(Store):
     """A store in the folder ``root``. Nothing is created before the first write.
 
     ``anchor`` is the folder that must exist already (the workspace, or a mount point): when it is missing the store is
-    unreachable rather than empty, so that an unmounted disk is never mistaken for a fresh start.
+    unreachable rather than empty, so that an unmounted disk is never mistaken for a fresh start. On a mounted drive,
+    what was written and has not been seen to get there is noted in ``state`` (a folder; else only in this object).
     """
 
     kind = "folder"
-    label = "plain folder, not Google Drive"
 
-    def __init__(self, root: Path, anchor: Path) -> None:
+    def __init__(self, root: Path, anchor: Path, state: Path | None = None) -> None:
         self.root = root
         self.anchor = anchor
+        self.mount = mounts.find(root)
+        self.notes = Unsettled(root, state / "unsettled.jsonl" if state else None)
+        self.label = f"{self.mount.what} (sent up later)" if self.mount else "plain folder, not Google Drive"
 
     async def status(self) -> StoreStatus:
         """See ``Store.status``. ``writable`` is asked of the nearest folder that exists."""
-        return await self._run("", self._status)
+        return await self._run("", lambda: folder_status.status(self.root, self.label, self.mount, self.notes))
 
     async def new_id(self) -> str:
         """128 random bits in hex."""
@@ -77,7 +70,14 @@ class FolderStore(Store):
     async def put_new(self, folder: str, id: str, data: bytes) -> bool:
         """Write beside, flush, then hard-link to the slot's name: a kill at any moment leaves no torn slot."""
         path = self._at(f"{folder}/{id}.json")
-        return await self._run(str(path), lambda: _create(path, data), write=True)
+
+        def create() -> bool:
+            made = folder_disk.create(path, data)
+            if made:
+                self._wrote([_small(f"{folder}/{id}.json", data)])
+            return made
+
+        return await self._run(str(path), create, write=True)
 
     async def read_slot(self, folder: str, id: str) -> bytes | None:
         """See ``Store.read_slot``."""
@@ -89,7 +89,7 @@ class FolderStore(Store):
 
         def walk() -> None:
             id: str | None = first
-            while id is not None and (data := _read(place.joinpath(*parts(f"{id}.json")))) is not None:
+            while id is not None and (data := folder_disk.read(place.joinpath(*parts(f"{id}.json")))) is not None:
                 id = follow(id, data)
 
         await self._run(str(place), walk)
@@ -101,12 +101,17 @@ class FolderStore(Store):
     async def read_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
         """See ``Store.read_many``: all in one thread."""
         files = [self._at(path) for path in paths]
-        return await self._run(str(self.root), lambda: [_read(file) for file in files])
+        return await self._run(str(self.root), lambda: [folder_disk.read(file) for file in files])
 
     async def write(self, path: str, data: bytes) -> None:
         """See ``Store.write``."""
         file = self._at(path)
-        await self._run(str(file), lambda: atomic.write_bytes(file, data), write=True)
+
+        def write() -> None:
+            atomic.write_bytes(file, data)
+            self._wrote([_small(path, data)])
+
+        await self._run(str(file), write, write=True)
 
     async def list(self, path: str) -> tuple[Entry, ...]:
         """See ``Store.list``."""
@@ -115,7 +120,7 @@ class FolderStore(Store):
         def scan() -> tuple[Entry, ...]:
             try:
                 with os.scandir(folder) as found:
-                    return tuple(sorted((_entry(e) for e in found), key=lambda e: e.name))
+                    return tuple(sorted((folder_disk.entry(e) for e in found), key=lambda e: e.name))
             except (FileNotFoundError, NotADirectoryError):
                 return ()
 
@@ -147,38 +152,33 @@ class FolderStore(Store):
     ) -> tuple[Copied, ...]:
         """See ``Store.put_files``. One thread copies; it looks for cancellation at every block of 1 MiB."""
         target = self._at(folder)
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
 
-        def told(n: int, path: str) -> None:
-            loop.call_soon_threadsafe(on_bytes, n, path)
-
-        def copy() -> tuple[Copied, ...]:
-            done = tuple(_put(s, target, told, stop, replace) for s in sources)
-            for made in {target.joinpath(*parts(s.path)).parent for s in sources} | {target}:
-                atomic.sync_directory(made)
+        def copy(told: OnBytes, stop: threading.Event) -> tuple[Copied, ...]:
+            done = folder_files.put_all(sources, target, told, stop, replace=replace, guard=self.root, mount=self.mount)
+            self._wrote([Copied(f"{folder}/{c.path}", c.size, c.sha256) for c in done])
             return done
 
-        return await self._stoppable(str(target), copy, stop, write=True)
+        return await self._stoppable(str(target), copy, on_bytes, write=True)
 
     async def files(self, folder: str) -> tuple[Stored, ...]:
-        """See ``Store.files``. Symbolic links are left out."""
+        """See ``Store.files``. Links are told as skipped. ``settled`` is about what was written through this store."""
         top = self._at(folder)
-        return await self._run(str(top), lambda: tuple(sorted(_below(top), key=lambda f: f.path)))
+
+        def look() -> tuple[Stored, ...]:
+            found = sorted(folder_files.below(top), key=lambda f: f.path)
+            pending = self.notes.pending() if self.mount else {}
+            return tuple(msgspec.structs.replace(f, settled=f"{folder}/{f.path}" not in pending) for f in found)
+
+        return await self._run(str(top), look)
 
     async def get_files(self, wanted: Sequence[Wanted], folder: str, on_bytes: OnBytes) -> tuple[Copied, ...]:
         """See ``Store.get_files``. One thread copies; it looks for cancellation at every block of 1 MiB."""
         source = self._at(folder)
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
 
-        def told(n: int, path: str) -> None:
-            loop.call_soon_threadsafe(on_bytes, n, path)
+        def copy(told: OnBytes, stop: threading.Event) -> tuple[Copied, ...]:
+            return folder_files.get_all(wanted, source, told, stop, self.root, self.mount)
 
-        def copy() -> tuple[Copied, ...]:
-            return tuple(_get(w, source.joinpath(*parts(w.path)), told, stop) for w in wanted)
-
-        return await self._stoppable(str(source), copy, stop)
+        return await self._stoppable(str(source), copy, on_bytes)
 
     async def trash(self, folder: str, paths: Sequence[str]) -> None:
         """See ``Store.trash``: below ``.trash`` in the store's root, under the moment and the old path."""
@@ -187,15 +187,56 @@ class FolderStore(Store):
 
         def move() -> None:
             for path in paths:
-                target = place.joinpath(*parts(path))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.joinpath(*parts(path)).rename(target)
+                old, new = source.joinpath(*parts(path)), place.joinpath(*parts(path))
+                folder_files.inside(old.parent, self.root, self.mount)
+                new.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+                    old.rename(new)
+                    atomic.sync_directory(new.parent)
+                    if self.mount:
+                        self.notes.moved(f"{folder}/{path}", new.relative_to(self.root).as_posix())
 
         await self._run(str(source), move, write=True)
 
-    async def _stoppable(self, where: str, work: Callable[[], T], stop: threading.Event, *, write: bool = False) -> T:
-        """Run ``work`` in a thread; when cancelled, set ``stop`` and wait until the thread has seen it."""
-        task = asyncio.ensure_future(self._run(where, work, write=write))
+    async def unsettled(self) -> dict[str, Note]:
+        """What was written to a mounted drive and is not known to have got there, by path in the store."""
+        return await asyncio.to_thread(self.notes.pending) if self.mount else {}
+
+    async def flushed(self) -> tuple[str, ...]:
+        """The mount was flushed, unmounted and mounted again: what shows there now, and had been written before, is
+        safe. Returns the paths that are missing or of another size; they stay unsettled."""
+
+        def look() -> tuple[str, ...]:
+            pending = self.notes.pending()
+            there = {p for p, n in pending.items() if folder_disk.size(self._at(p)) == n.size}
+            self.notes.settled([pending[p] for p in sorted(there)])
+            return tuple(sorted(pending.keys() - there))
+
+        return await self._run("", look)
+
+    async def seen(self, folder: str, files: Sequence[Stored]) -> int:
+        """Drive's API shows ``files`` in ``folder``: those with the sha256 that was written are safe. Returns how many
+        of them had not been known to be."""
+        pending = await self.unsettled()
+        sure = [
+            note
+            for file in files
+            if file.sha256 and (note := pending.get(f"{folder}/{file.path}")) and note.sha256 == file.sha256
+        ]
+        await asyncio.to_thread(self.notes.settled, sure)
+        return len(sure)
+
+    async def _stoppable(
+        self, where: str, work: Callable[[OnBytes, threading.Event], T], on_bytes: OnBytes, *, write: bool = False
+    ) -> T:
+        """Run ``work`` in a thread; when cancelled, set its event and wait until the thread has seen it. What it tells
+        of bytes is passed on in this loop, all of it before this returns."""
+        stop, loop = threading.Event(), asyncio.get_running_loop()
+
+        def told(n: int, path: str) -> None:
+            loop.call_soon_threadsafe(on_bytes, n, path)
+
+        task = asyncio.ensure_future(self._run(where, lambda: work(told, stop), write=write))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -214,6 +255,8 @@ class FolderStore(Store):
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.rename(target)
+                if self.mount:
+                    self.notes.moved(path, to)
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -243,6 +286,8 @@ class FolderStore(Store):
             shutil.rmtree(path, ignore_errors=True)
             if not path.exists():
                 claims.forget(path)
+                if self.mount:
+                    self.notes.gone(folder)
 
         await self._run(str(path), remove, write=True)
 
@@ -254,6 +299,10 @@ class FolderStore(Store):
         """The absolute path on this machine."""
         return str(self._at(path))
 
+    def _wrote(self, files: Sequence[Copied]) -> None:
+        if self.mount:
+            self.notes.wrote(files)
+
     def _at(self, path: str) -> Path:
         return self.root.joinpath(*parts(path))
 
@@ -261,7 +310,7 @@ class FolderStore(Store):
         """Do blocking ``work`` in a thread, with the operating system's errors turned into sentences."""
 
         def guarded() -> T:
-            with _sentences(where or str(self.root)):
+            with folder_disk.sentences(where or str(self.root)):
                 self._check()
                 if write:
                     self.root.mkdir(parents=True, exist_ok=True)
@@ -277,169 +326,6 @@ class FolderStore(Store):
         if self.root.exists() and not self.root.is_dir():
             raise StoreUnreachable(f"The store can't be reached: {self.root} is not a folder.", hint=hint)
 
-    def _status(self) -> StoreStatus:
-        there = next(p for p in (self.root, *self.root.parents) if p.is_dir())
-        disk = shutil.disk_usage(there)
-        begun = _folders(self.root / INCOMING)
-        return StoreStatus(
-            kind=self.kind,
-            label=self.label,
-            path=str(self.root),
-            google_drive=False,
-            reachable=True,
-            created=self.root.is_dir(),
-            writable=os.access(there, os.W_OK | os.X_OK),
-            free_bytes=disk.free,
-            total_bytes=disk.total,
-            promises=_PROMISES,
-            unfinished=len(begun),
-            unfinished_bytes=sum(_bytes_of(folder) for folder in begun),
-        )
 
-
-def _folders(parent: Path) -> list[Path]:
-    try:
-        return [path for path in parent.iterdir() if path.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _bytes_of(folder: Path) -> int:
-    """Bytes of the files below ``folder``. What its writer renames or removes meanwhile is passed over."""
-    total = 0
-    for at, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += Path(at, name).lstat().st_size
-    return total
-
-
-def _read(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _entry(found: os.DirEntry[str]) -> Entry:
-    folder = found.is_dir()
-    return Entry(found.name, folder, 0 if folder else found.stat(follow_symlinks=False).st_size)
-
-
-def _create(path: Path, data: bytes) -> bool:
-    """Exclusive create of ``path`` with all of ``data``; False when it exists."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        _write_flushed(beside, data)
-        try:
-            os.link(beside, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            try:  # a file system without hard links: still exclusive, but a crash in mid-write can tear the slot
-                _write_flushed(path, data)
-            except FileExistsError:
-                return False
-    finally:
-        beside.unlink(missing_ok=True)
-    atomic.sync_directory(path.parent)
-    return True
-
-
-def _write_flushed(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _below(top: Path) -> Iterator[Stored]:
-    for at, _, names in os.walk(top):
-        for name in names:
-            path = Path(at, name)
-            with contextlib.suppress(FileNotFoundError):
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode):
-                    relative = path.relative_to(top).as_posix()
-                    yield Stored(relative, status.st_size, modified=status.st_mtime)
-
-
-def _put(source: Source, folder: Path, told: OnBytes, stop: threading.Event, replace: bool) -> Copied:
-    target = folder.joinpath(*parts(source.path))
-    if not replace:
-        return _copy(Path(source.local), target, source, told, stop)
-    beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        copied = _copy(Path(source.local), beside, source, told, stop)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    return copied
-
-
-def _get(wanted: Wanted, source: Path, told: OnBytes, stop: threading.Event) -> Copied:
-    """Copy beside the local place, compare, then rename onto it."""
-    local = Path(wanted.local)
-    part = local.with_name(local.name + ".part")
-    part.unlink(missing_ok=True)
-    copied = _copy(source, part, Source(str(source), wanted.path, wanted.size), told, stop)
-    if wanted.sha256 and copied.sha256 != wanted.sha256:
-        part.unlink()
-        raise Corrupted(f"{source} is not what its checksum says.", hint="Push it again from where it is whole.")
-    part.replace(local)
-    atomic.sync_directory(local.parent)
-    return copied
-
-
-def _copy(source: Path, target: Path, listed: Source, told: OnBytes, stop: threading.Event) -> Copied:
-    """Copy, flush, read back, compare. ``told`` hears of each block written."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    read, size = hashlib.sha256(), 0
-    with _opened(source) as reader, target.open("xb") as writer:
-        before = os.fstat(reader.fileno())
-        while block := reader.read(_BLOCK):
-            if stop.is_set():
-                raise HybridError("The copy was stopped.")
-            read.update(block)
-            writer.write(block)
-            size += len(block)
-            told(len(block), listed.path)
-        writer.flush()
-        os.fsync(writer.fileno())
-        after = os.fstat(reader.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or size != listed.size:
-        raise HybridError(f"{source} changed while it was being copied.", hint="Try again when nothing writes to it.")
-    with target.open("rb") as copy:
-        written = hashlib.file_digest(copy, "sha256").hexdigest()
-    if written != read.hexdigest():
-        raise HybridError(f"{target} differs from {source} after the copy.", hint="Check the disk, then try again.")
-    return Copied(listed.path, size, written)
-
-
-def _opened(source: Path) -> BinaryIO:
-    try:
-        return source.open("rb")
-    except OSError as error:
-        raise BadInput(f"{source} can't be read: {(error.strerror or str(error)).lower()}.") from error
-
-
-@contextlib.contextmanager
-def _sentences(where: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or where
-        reason = (error.strerror or str(error)).lower()
-        if error.errno in _GONE:
-            raise StoreUnreachable(f"The store does not answer at {place}: {reason}.", hint="Is it mounted?") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HybridError(f"The disk is full at {place}.", hint="Free some space, then try again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreUnreachable(
-                f"The store can't be used at {place}: {reason}.", hint="Change its permissions, or [store] path."
-            ) from error
-        raise HybridError(f"{place}: {reason}.") from error
+def _small(path: str, data: bytes) -> Copied:
+    return Copied(path, len(data), hashlib.sha256(data).hexdigest())

@@ -78,6 +78,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
 
     ``promises`` are the store's guarantees in words; ``free_bytes`` and ``total_bytes`` are None where unknown;
     ``unfinished`` counts additions that were begun and never committed (their bytes are ``unfinished_bytes``).
+    ``problem`` says in a sentence or two what is in the way and what to do, "" when nothing is.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
     promises: tuple[str, ...]
     unfinished: int = 0
     unfinished_bytes: int = 0
+    problem: str = ""
 
 
 class Store(ABC):

@@ -67,7 +67,8 @@ class TypesParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def explore(ctx: Context, params: ExploreParams) -> Explored:
     """One level of a folder: from the index at once if it is there, else, or with ``refresh``, from a scan.
 
-    While a scan goes on, levels so far are reported as ``Progress.partial``. Raises BadInput when the path is no
+    Levels so far are reported as ``Progress.partial``: the last scan's rows of this very folder, while the index of all
+    below it is loaded, and those of a scan that goes on. Raises BadInput when the path is no
     readable folder.
     """
     path = scanning.folder(ctx, params.path)
@@ -134,10 +135,13 @@ async def _known(
     """What the index has of ``path``, or a scan."""
     if not refresh and not full:
         index = scanning.index(ctx)
+        last = await _thread(functools.partial(index.load, path, head_only=True))
+        if last is not None:
+            report(msgspec.structs.replace(last.scan, complete=False))
         found = await _thread(functools.partial(index.covering, path))
         if found is not None:
             kept, row = found
-            scan = msgspec.structs.replace(kept.scan, problems=tuple(index.warnings))
+            scan = msgspec.structs.replace(kept.scan, problems=tuple(dict.fromkeys(index.warnings)))
             return Scanned(scan, kept.tree, row, kept.age)
     return await scanning.scan(ctx, path, top=top, full=full, report=report)
 
@@ -177,7 +181,7 @@ def _level(found: Scanned, path: str, params: ExploreParams) -> Explored:
                     charged.discard(info.st_ino)
     finally:
         os.close(fd)
-    unreadable = [child for child in range(row, tree.end[row]) if tree.flags[child] & UNREADABLE]
+    unreadable = tree.flagged(row, UNREADABLE)
     text = paths.shown(path)
     return _explored(
         rows,

@@ -13,7 +13,8 @@ import os
 import time
 from typing import Any, BinaryIO
 
-from services.storage.reader import Branch, Child, Reader, Todo
+from services.storage.branches import Branch, Child, Todo
+from services.storage.reader import Reader
 from services.storage.tree import LINKS, LargeFile, Part
 from services.storage.walk import LONG, Opener
 
@@ -43,7 +44,7 @@ class Helper(Reader):
         self._files_seen: list[LargeFile] = []
         self._ends: list[int] = []  # of the links of each of the first folders
         root = self._opener.root
-        todo: list[Todo] = [(-1, name, inode, root, path, -1) for name, inode, path in first]
+        todo: list[Todo] = [(-1, name, inode, root, path, -1, -1) for name, inode, path in first]
         branch = Branch(todo, [(self._root, 0)] * len(todo), [Child(item[1], None) for item in todo])
         self._branch = branch
         now = time.monotonic()
@@ -67,7 +68,7 @@ class Helper(Reader):
         message: tuple[Any, ...] = (self._number, whole, sums)
         if whole:
             files = [(f.row, f.name, f.blocks, f.apparent, f.used, f.inode) for f in self._files_seen]
-            todo = [(parent, name, inode, path) for parent, name, inode, _, path, _ in branch.todo]
+            todo = [(parent, name, inode, path) for parent, name, inode, _, path, _, _ in branch.todo]
             links = [getattr(part, column).tobytes() for column in LINKS]
             message += (branch.position, part.values, links, self._named, self._hidden, self._left, files, todo)
         send(self._out, message)

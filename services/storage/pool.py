@@ -19,8 +19,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from services.storage.branches import Branch
 from services.storage.helper import PIPE
-from services.storage.reader import Branch
 from services.storage.tree import LINKS, OWN, WIDTH, Tree
 from services.storage.walk import LONG
 
@@ -156,7 +156,7 @@ class Pool:
     def _send(self, piece: Branch, gate: int) -> None:
         self._number += 1
         self.lent[self._number] = piece
-        first = [(name, inode, path) for _, name, inode, _, path, _ in reversed(piece.todo)]
+        first = [(name, inode, path) for _, name, inode, _, path, _, _ in reversed(piece.todo)]
         data = marshal.dumps((self._number, gate, SECONDS, first))
         self._out += len(data).to_bytes(4, "little") + data
 

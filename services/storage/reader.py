@@ -13,8 +13,10 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
-from services.storage.tree import AGAIN, LINKS, UNREADABLE, WIDTH, LargeFile, Part, Tree, join
-from services.storage.walk import FLAGS, LONG, Opener, Place
+from services.storage.branches import Branch, Child, Todo
+from services.storage.earlier import Earlier
+from services.storage.tree import AGAIN, LINKS, UNREADABLE, LargeFile, Part, join
+from services.storage.walk import FLAGS, Opener, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,79 +35,12 @@ LARGE_BLOCKS = 16 * 2**20 // 512
 
 _TYPE = 0o170000  # the bits of st_mode that tell files, folders and links apart
 
-Todo = tuple[int, str, "int | None", Place, str, int]
-"""A folder to read: its parent's row in the branch's part (below zero: -1 - the index of one of the branch's first
-folders, whose parents ``Part.above`` has), name, inode as listed, what its path is relative to, path, row in the
-earlier tree or -1."""
-
-
-class Child:
-    """A subfolder of the scanned folder with its sums so far."""
-
-    __slots__ = ("apparent", "before", "blocks", "files", "gone", "name", "open", "used")
-
-    def __init__(self, name: str, before: int | None) -> None:
-        self.name = name
-        self.before = before  # bytes when last read
-        self.blocks = self.apparent = self.files = 0
-        self.used = 0.0
-        self.open = 1  # branches that have still to read something of it
-        self.gone = False  # deleted meanwhile, or another file system is mounted there
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of it is read."""
-        return not self.open
-
-
-class Branch:
-    """Folders that are read one after the other with all that is below them, and those read so far.
-
-    ``todo`` has what is to be read, the first last. ``children`` says to which subfolder of the scanned folder each of
-    the folders belongs that the branch began with.
-    """
-
-    __slots__ = ("children", "part", "pieces", "position", "todo")
-
-    def __init__(self, first: list[Todo], above: list[tuple[Part, int]], children: list[Child]) -> None:
-        self.part = Part(above)
-        self.children = children
-        self.position = 0  # of the first folder that is being read
-        self.todo: list[Todo] = [(-1 - index, *item[1:]) for index, item in enumerate(first)]
-        self.todo.reverse()
-        self.pieces: list[Branch] = []  # split off from the end, so that each comes before those split off earlier
-
-    def reach(self, position: int) -> None:
-        """Take down that the first folders before ``position`` are read whole."""
-        while self.position < position:
-            self.children[self.position].open -= 1
-            self.position += 1
-
-    def close(self) -> None:
-        """Take down that nothing is to be read any more."""
-        self.reach(len(self.children))
-
-    def owner(self, parent: int) -> tuple[Part, int]:
-        """Part and row of what ``parent`` means in a todo or a row of this branch."""
-        return (self.part, parent) if parent >= 0 else self.part.above[-1 - parent]
-
-    def split(self, count: int) -> Branch:
-        """A branch of its own for the ``count`` folders that would be read last."""
-        taken = self.todo[:count][::-1]
-        del self.todo[:count]
-        children = [self.children[self.position if item[0] >= 0 else -1 - item[0]] for item in taken]
-        for child in children:
-            child.open += 1
-        piece = Branch(taken, [self.owner(item[0]) for item in taken], children)
-        self.pieces.append(piece)
-        return piece
-
 
 class Reader:
     """Reads folders below the one that ``opener`` has as its root; see ``scanner.Scanner`` for the rest."""
 
     _path: str
-    _before: tuple[Tree, int] | None = None
+    _earlier: Earlier | None = None
     _on_file: Callable[[str, int, int], None] | None = None
     _root: Part
 
@@ -114,8 +49,6 @@ class Reader:
         self._cross = cross_mounts
         self._settled = settled
         self._cancelled = cancelled or threading.Event()
-        self._distrusted: set[int] = set()  # rows of the earlier tree that can't be taken over
-        self._large_before: dict[int, list[LargeFile]] = {}
         self._since = 0.0
 
     def _reset(self) -> None:
@@ -125,7 +58,6 @@ class Reader:
         self._unreadable: list[str] = []
         self._unreadable_count = 0
         self._mounts: list[str] = []
-        self._reused_rows: list[int] = []
         self._again = 0  # flags of the folder that is being read
         self._large: list[tuple[int, int, Part, LargeFile]] = []  # heap of the largest files anywhere
         self._order = itertools.count()
@@ -146,11 +78,12 @@ class Reader:
 
     def _visit(self, branch: Branch) -> None:
         """Read the next folder of ``branch``, or take it over from the earlier tree, and note its subfolders."""
-        parent, name, inode, place, path, before = branch.todo.pop()
+        todo = branch.todo.pop()
+        parent, name, inode, place, path, before, _ = todo
         if parent < 0:
             branch.reach(-1 - parent)
         child = branch.children[branch.position]
-        if before >= 0 and self._reuse(branch, child, parent, place, path, before):
+        if before >= 0 and self._reuse(branch, child, todo):
             return
         try:
             fd = os.open(path, FLAGS, dir_fd=place.fd if place.fd >= 0 else self._opener.descriptor(place))
@@ -168,9 +101,7 @@ class Reader:
             os.close(fd)
             self._leave_out(branch, child, parent, name)
             return
-        todo = self._read(branch.part, child, parent, name, fd, status, place, path, before)
-        if todo:
-            branch.todo += todo
+        branch.todo += self._read(branch.part, child, parent, name, fd, status, place, path, before)
 
     def _lost(self, branch: Branch, child: Child, parent: int) -> None:
         """A folder is not there, or not to be counted; if it was ``child`` itself, that gets no row."""
@@ -205,51 +136,47 @@ class Reader:
             part.count += 1
             self._name_unreadable(part, part.count - 1)
 
-    def _reuse(self, branch: Branch, child: Child, parent: int, place: Place, path: str, before: int) -> bool:
-        """Take a folder over from the earlier tree if nothing was added, removed or renamed in it since."""
-        assert self._before is not None
-        tree = self._before[0]
-        if tree.flags[before] or before in self._distrusted or len(path) >= LONG:
+    def _reuse(self, branch: Branch, child: Child, todo: Todo) -> bool:
+        """Take over from the earlier tree what holds of the run that begins with ``todo``, as far as that is known now.
+
+        The rest goes back to what is to be read, without the first folder when that has to be read itself: then false.
+        """
+        assert self._earlier is not None
+        parent, name, _, place, path, start, stop = todo
+        earlier, end = self._earlier, self._earlier.tree.end[start]
+        fd = place.fd if place.fd >= 0 else self._opener.descriptor(place)
+        held = earlier.holding(fd, path, start, earlier.reach(start, stop))
+        taken = earlier.whole(held, start)
+        rest = end if taken == start else taken
+        if rest < stop:
+            branch.todo.append(self._run(parent, place, path[: len(path) - len(name)], rest, stop))
+        if held == start:
             return False
-        try:
-            fd = place.fd if place.fd >= 0 else self._opener.descriptor(place)
-            status = os.stat(path, dir_fd=fd, follow_symlinks=False)
-        except OSError:
-            return False
-        mtime, ctime, inode = tree.mtime[before], tree.ctime[before], tree.inode[before]
-        if (
-            status.st_mtime_ns != mtime
-            or status.st_ctime_ns != ctime
-            or status.st_ino != inode
-            or status.st_dev != tree.device
-        ):
-            return False
-        part = branch.part
-        row, names = part.count, tree.names
-        own, blocks, apparent = status.st_blocks, tree.blocks[before], tree.apparent[before]
-        files, used = tree.files[before], tree.used[before]
-        part.values += (
-            names[before], parent, inode, mtime, ctime, own, blocks, apparent, files, used, 0, len(part.link_inode),
-        )  # fmt: skip
-        part.count = row + 1
-        child.blocks += own + blocks
-        child.apparent += apparent
-        child.files += files
-        if used > child.used:
-            child.used = used
-        links = tree.links(before)
-        if links.start != links.stop:
-            self._take_over_links(part, child, tree, links)
-        if before in self._large_before:
-            for file in self._large_before[before]:
-                self._remember(part, LargeFile(row, file.name, file.blocks, file.apparent, file.used, file.inode))
-        if tree.end[before] > before + 1:
-            below = [*tree.children(before)]
-            below.reverse()
-            inodes, path = tree.inode, path + "/"
-            branch.todo += [(row, names[old], inodes[old], place, path + names[old], old) for old in below]
-        self._reused_rows.append(before)
+        if taken == start:  # something below it changed, or is too much to be looked at in one go
+            branch.todo.append(self._run(branch.part.count, place, path + "/", start + 1, end))
+            taken = start + 1
+        self._take_over(branch.part, child, parent, start, taken)
         return True
+
+    def _run(self, parent: int, place: Place, above: str, start: int, stop: int) -> Todo:
+        assert self._earlier is not None
+        tree = self._earlier.tree
+        return parent, tree.names[start], tree.inode[start], place, above + tree.names[start], start, stop
+
+    def _take_over(self, part: Part, child: Child, parent: int, start: int, stop: int) -> None:
+        """Add the rows ``start:stop`` of the earlier tree to ``part``."""
+        assert self._earlier is not None
+        earlier, tree, row = self._earlier, self._earlier.tree, part.count
+        links = part.take(tree, start, stop, parent)
+        child.blocks += sum(tree.own[start:stop]) + sum(tree.blocks[start:stop])
+        child.apparent += sum(tree.apparent[start:stop])
+        child.files += sum(tree.files[start:stop])
+        child.used = max(child.used, *tree.used[start:stop])
+        for link in zip(*(getattr(tree, column)[links] for column in LINKS), strict=True):
+            self._count_link(child, *link)
+        for file in earlier.large(start, stop, row):
+            self._remember(part, file)
+        earlier.reused.append(range(start, stop))
 
     def _read(
         self, part: Part, child: Child, parent: int, name: str, fd: int, status: os.stat_result, place: Place,
@@ -335,24 +262,24 @@ class Reader:
         todo.sort(reverse=True)
         above, start = self._opener.place(place, path, status, fd)
         os.close(fd)
-        if before < 0:
-            return [(row, below, inode, above, start + below, -1) for below, inode in todo]
-        old = self._rows_before(before)
-        return [(row, below, inode, above, start + below, old.get(below, -1)) for below, inode in todo]
+        if before < 0 or self._earlier is None:
+            return [(row, below, inode, above, start + below, -1, -1) for below, inode in todo]
+        return self._runs(row, todo, above, start, before, part is self._root)
 
-    def _rows_before(self, row: int) -> dict[str, int]:
-        if self._before is None or row < 0:
-            return {}
-        tree = self._before[0]
-        return {tree.names[child]: child for child in tree.children(row)}
-
-    def _take_over_links(self, part: Part, child: Child, tree: Tree, links: slice) -> None:
-        for column in LINKS:
-            getattr(part, column).extend(getattr(tree, column)[links])
-        for index in range(links.start, links.stop):
-            self._count_link(
-                child, tree.link_inode[index], tree.link_device[index], tree.link_blocks[index], tree.link_size[index]
-            )
+    def _runs(
+        self, row: int, found: list[tuple[str, int]], place: Place, above: str, before: int, single: bool
+    ) -> list[Todo]:
+        """The subfolders ``found``, the last first; what the earlier tree has of them in runs, unless ``single``."""
+        assert self._earlier is not None
+        old, end = self._earlier.subfolders(before), self._earlier.tree.end
+        todo: list[Todo] = []
+        for name, inode in found:
+            start = old.get(name, -1)
+            stop = end[start] if start >= 0 else -1
+            if todo and not single and 0 <= stop == todo[-1][5]:
+                stop = todo.pop()[6]
+            todo.append((row, name, inode, place, above + name, start, stop))
+        return todo
 
     def _link(self, part: Part, child: Child, info: os.stat_result, size: int) -> bool:
         """Note one name of a file with several; whether it is the first."""
@@ -360,7 +287,7 @@ class Reader:
         part.link_device.append(info.st_dev)
         part.link_blocks.append(info.st_blocks)
         part.link_size.append(size)
-        if self._before is not None:
+        if self._earlier is not None:
             self._fresh[info.st_dev, info.st_ino] = info.st_blocks, size
             if info.st_ctime > self._since:  # linking a file changes its ctime
                 self._new_links[info.st_dev, info.st_ino] = info.st_nlink
@@ -402,7 +329,7 @@ class Reader:
     def _note_unreadable(self, branch: Branch, parent: int) -> None:
         """What came out about a folder that has a row already."""
         part, row = branch.owner(parent)
-        if not (part.flags.get(row, 0) | part.values[row * WIDTH + WIDTH - 2]) & UNREADABLE:
+        if not part.who(row)[2] & UNREADABLE:
             part.flags[row] = UNREADABLE | AGAIN
             self._name_unreadable(part, row)
 
@@ -416,7 +343,7 @@ class Reader:
             return self._path
         parts = []
         while part is not self._root:
-            parts.append(part.values[row * WIDTH])
-            parent = part.values[row * WIDTH + 1]
+            name, parent, _ = part.who(row)
+            parts.append(name)
             part, row = (part, parent) if parent >= 0 else part.above[-1 - parent]
         return join(self._path, "/".join(reversed(parts)))

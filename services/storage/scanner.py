@@ -19,6 +19,7 @@ can't see is a smaller file, not written lately, that is written to in place in 
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import threading
 import time
@@ -26,9 +27,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from services.storage import paths
+from services.storage.branches import Branch, Child, Todo
+from services.storage.earlier import Earlier
 from services.storage.pool import Batch, Pool, processors
-from services.storage.reader import KEPT_LARGE, Branch, Child, Reader, Todo
+from services.storage.reader import KEPT_LARGE, Reader
 from services.storage.tree import LargeFile, Part, Tree, join
+from services.storage.turns import short_turns
 from services.storage.types import Folder, Scan
 from services.storage.walk import Opener
 
@@ -93,10 +97,8 @@ class Scanner(Reader):
         self._help_after = None if alone or (help_after and processors() < 2) else help_after
         self._pool: Pool | None = None
         if before is not None and before[0].device == self._opener.root.device:
-            self._before = before
+            self._earlier = Earlier(*before)
         self._since = before[0].began - settled if before is not None else 0.0
-        for file in before[0].large if before is not None else ():
-            self._large_before.setdefault(file.row, []).append(file)
         self._reset()
 
     def _reset(self) -> None:
@@ -105,6 +107,8 @@ class Scanner(Reader):
         self._branches: list[Branch] = []
         self._children: list[Child] = []
         self._root_child = Child(self._path, None)
+        if self._earlier is not None:
+            self._earlier.start_again()
 
     def run(self) -> Scan:
         """Scan to the end, or until cancelled (``complete`` is then false).
@@ -114,24 +118,28 @@ class Scanner(Reader):
         self._started = self.clock()
         self._next_partial = self._started + FIRST_PARTIAL
         try:
-            while True:
-                self._walk()
-                if self._cancelled.is_set():
-                    return self._so_far()
-                if not self._find_unknown_links():
-                    return self._whole()
-                self._reset()
+            with short_turns():
+                return self._until_done()
         finally:
             if self._pool is not None:
                 self._pool.close()
             self._opener.close()
+
+    def _until_done(self) -> Scan:
+        while True:
+            self._walk()
+            if self._cancelled.is_set():
+                return self._so_far()
+            if not self._find_unknown_links():
+                return self._whole()
+            self._reset()
 
     # Reading
 
     def _walk(self) -> None:
         self._begin(time.time())
         root = self._opener.root
-        before = -1 if self._before is None else self._before[1]
+        before = -1 if self._earlier is None else self._earlier.root
         status = os.fstat(root.fd)
         self._branch_out(
             self._read(self._root, self._root_child, -1, self._path, os.dup(root.fd), status, root, "", before)
@@ -152,9 +160,8 @@ class Scanner(Reader):
 
     def _take_turn(self, turns: deque[Branch]) -> None:
         branch = turns.popleft()
-        for _ in range(SLICE):
-            if not branch.todo:
-                break
+        until = branch.part.count + SLICE
+        while branch.todo and branch.part.count < until:
             self._visit(branch)
         if branch.todo:
             turns.append(branch)
@@ -231,11 +238,11 @@ class Scanner(Reader):
         for file in batch.large:
             self._remember(part, LargeFile(*file))
         root = self._opener.root
-        piece.todo = [(parent, name, inode, root, path, -1) for parent, name, inode, path in batch.todo]
+        piece.todo = [(parent, name, inode, root, path, -1, -1) for parent, name, inode, path in batch.todo]
         piece.reach(batch.position)
 
     def _bytes_before(self, row: int) -> int | None:
-        return self._before[0].all_blocks[row] * 512 if self._before is not None and row >= 0 else None
+        return self._earlier.bytes_of(row) if self._earlier is not None and row >= 0 else None
 
     # Files that got further names since the earlier scan
 
@@ -244,7 +251,8 @@ class Scanner(Reader):
 
         A name added elsewhere does not change the folder of the first one, which was counted as the only one.
         """
-        if not self._new_links or not self._reused_rows:
+        earlier = self._earlier
+        if not self._new_links or earlier is None or not earlier.reused:
             return False
         names = dict.fromkeys(self._new_links, 0)
         for part in self._parts():
@@ -255,16 +263,17 @@ class Scanner(Reader):
         if not wanted:
             return False
         self._hunted |= wanted
-        found = {row for row in self._reused_rows if not self._cancelled.is_set() and self._holds(row, wanted)}
-        self._distrusted |= found
+        found = {row for row in itertools.chain(*earlier.reused) if self._lists(row, wanted)}
+        earlier.distrust(found)
         return bool(found)
 
-    def _holds(self, row: int, wanted: set[int]) -> bool:
+    def _lists(self, row: int, wanted: set[int]) -> bool:
         """Whether the folder ``row`` of the earlier tree lists one of the inodes, as far as its listing is true."""
-        assert self._before is not None
-        tree, root = self._before
+        assert self._earlier is not None
+        if self._cancelled.is_set():
+            return False
         try:
-            fd, _ = self._opener.open_by_parts(self._opener.root, tree.below(row, root))
+            fd, _ = self._opener.open_by_parts(self._opener.root, self._earlier.tree.below(row, self._earlier.root))
         except OSError:
             return True
         try:
@@ -353,8 +362,8 @@ class Scanner(Reader):
                     seen.add(file.inode)
         tree.large.sort(key=lambda file: -file.blocks)
         tree.large_blocks = self._large[0][0] if len(self._large) == KEPT_LARGE else 0
-        if self._before is not None and self._reused_rows:
-            tree.large_blocks = max(tree.large_blocks, self._before[0].large_blocks)
+        if self._earlier is not None and self._earlier.reused:
+            tree.large_blocks = max(tree.large_blocks, self._earlier.tree.large_blocks)
         return tree
 
     @staticmethod
@@ -369,6 +378,7 @@ class Scanner(Reader):
         largest: tuple[Folder, ...] = (), complete: bool = False,
     ) -> Scan:  # fmt: skip
         directories = sum(part.count for part in self._parts())
+        reused = sum(map(len, self._earlier.reused)) if self._earlier is not None else 0
         rest = Folder(
             self._text,
             total - sum(row.bytes for row in rows),
@@ -392,8 +402,8 @@ class Scanner(Reader):
             unreadable_count=self._unreadable_count,
             other_mounts=tuple(paths.shown(path) for path in self._mounts),
             last_used=used or None,
-            read_directories=directories - len(self._reused_rows),
-            reused_directories=len(self._reused_rows),
+            read_directories=directories - reused,
+            reused_directories=reused,
         )
 
 

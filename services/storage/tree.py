@@ -7,11 +7,11 @@ the next. A million files in a hundred thousand folders take about 12 MB.
 
 from __future__ import annotations
 
-import heapq
 import operator
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 AGAIN = 1
 """Flag of a folder that has to be read again even if it looks unchanged."""
@@ -34,24 +34,74 @@ WIDTH = 1 + len(OWN)
 """Values of a folder in a part: its name and what ``OWN`` lists."""
 
 
+class Run(NamedTuple):
+    """Neighbouring folders ``start:stop`` of an earlier tree with all that is below them, in a part that they were
+    taken over into: at ``row``, before which ``read`` were read, their hard links at ``links``. Their parent in the
+    part is ``parent``.
+    """
+
+    tree: Tree
+    start: int
+    stop: int
+    row: int
+    read: int
+    parent: int
+    links: int
+
+    def parents(self) -> list[int]:
+        """The parents of its folders in the part."""
+        start, shift, parent = self.start, self.row - self.start, self.parent
+        return [old + shift if old >= start else parent for old in self.tree.parent[start : self.stop]]
+
+
 class Part:
     """Folders of one branch in preorder, as a scan reads them.
 
-    ``values`` has ``WIDTH`` of them for each folder: quicker to grow than columns, and, unlike a tuple for each,
-    nothing that the garbage collector has to look through again and again. A parent below zero is -1 - the index in
-    ``above`` of part and row of a folder that was read elsewhere, and that goes before this part into a tree.
+    ``values`` has ``WIDTH`` of them for each folder that was read: quicker to grow than columns, and, unlike a tuple
+    for each, nothing that the garbage collector has to look through again and again. ``runs`` are the others. A parent
+    below zero is -1 - the index in ``above`` of part and row of a folder that was read elsewhere, and that goes before
+    this part into a tree.
     """
 
-    __slots__ = ("above", "count", "flags", "link_blocks", "link_device", "link_inode", "link_size", "offset", "values")
+    __slots__ = (
+        "above", "count", "flags", "link_blocks", "link_device", "link_inode", "link_size", "offset", "runs", "values",
+    )  # fmt: skip
 
     def __init__(self, above: list[tuple[Part, int]]) -> None:
         self.above = above
         self.offset = 0  # row of its first folder in the tree that it was joined to
         self.count = 0
         self.values: list[Any] = []
+        self.runs: list[Run] = []
         self.flags: dict[int, int] = {}  # what came out later about a row
         self.link_inode, self.link_device = array("Q"), array("Q")
         self.link_blocks, self.link_size = array("q"), array("q")
+
+    def take(self, tree: Tree, start: int, stop: int, parent: int) -> slice:
+        """Add a run of folders, with their hard links; where these stand in ``tree``."""
+        read = len(self.values) // WIDTH
+        self.runs.append(Run(tree, start, stop, self.count, read, parent, len(self.link_inode)))
+        self.count += stop - start
+        links = tree.links(start, stop)
+        for column in LINKS:
+            getattr(self, column).extend(getattr(tree, column)[links])
+        return links
+
+    def who(self, row: int) -> tuple[str, int, int]:
+        """Name, parent and flags of a folder."""
+        read = row
+        index = bisect_right(self.runs, row, key=operator.attrgetter("row")) - 1
+        if index >= 0:
+            run = self.runs[index]
+            place = row - run.row
+            if place < run.stop - run.start:
+                old = run.start + place
+                parent = run.tree.parent[old]
+                parent = parent - run.start + run.row if parent >= run.start else run.parent
+                return run.tree.names[old], parent, run.tree.flags[old] | self.flags.get(row, 0)
+            read = run.read + place - (run.stop - run.start)
+        at = read * WIDTH
+        return self.values[at], self.values[at + 1], self.values[at + WIDTH - 2] | self.flags.get(row, 0)
 
 
 class LargeFile:
@@ -99,22 +149,45 @@ class Tree:
 
     def join(self, part: Part) -> None:
         """Add the folders of ``part``; their parents move with them."""
-        offset, links = len(self), len(self.link_inode)
-        part.offset = offset
+        part.offset, links = len(self), len(self.link_inode)
         above = [other.offset + row for other, row in part.above]
-        self.names += part.values[::WIDTH]
-        self.parent.extend([parent + offset if parent >= 0 else above[-1 - parent] for parent in part.values[1::WIDTH]])
-        for place, column in enumerate(OWN[1:-1], 2):
-            getattr(self, column).extend(part.values[place::WIDTH])
-        self.first_link.extend([first + links for first in part.values[WIDTH - 1 :: WIDTH]])
+        read = 0
+        for run in part.runs:
+            self._join_read(part, read, run.read, above, links)
+            read = run.read
+            self._join_run(run, part.offset, above, links)
+        self._join_read(part, read, len(part.values) // WIDTH, above, links)
         for row, flags in part.flags.items():
-            self.flags[offset + row] |= flags
+            self.flags[part.offset + row] |= flags
         for column in LINKS:
             getattr(self, column).extend(getattr(part, column))
 
-    def links(self, row: int) -> slice:
-        """Where in the columns of hard links those of the folder ``row`` stand."""
-        last = self.first_link[row + 1] if row + 1 < len(self.first_link) else len(self.link_inode)
+    def _join_read(self, part: Part, start: int, stop: int, above: list[int], links: int) -> None:
+        if start == stop:
+            return
+        values = part.values if stop - start == part.count else part.values[start * WIDTH : stop * WIDTH]
+        self.names += values[::WIDTH]
+        self._join_parents(values[1::WIDTH], part.offset, above)
+        for place, column in enumerate(OWN[1:-1], 2):
+            getattr(self, column).extend(values[place::WIDTH])
+        self.first_link.extend([first + links for first in values[WIDTH - 1 :: WIDTH]])
+
+    def _join_run(self, run: Run, offset: int, above: list[int], links: int) -> None:
+        old, rows = run.tree, slice(run.start, run.stop)
+        self.names += old.names[rows]
+        self._join_parents(run.parents(), offset, above)
+        for column in OWN[1:-1]:
+            getattr(self, column).extend(getattr(old, column)[rows])
+        shift = links + run.links - old.first_link[run.start]
+        self.first_link.extend([first + shift for first in old.first_link[rows]])
+
+    def _join_parents(self, parents: list[int], offset: int, above: list[int]) -> None:
+        self.parent.extend([parent + offset if parent >= 0 else above[-1 - parent] for parent in parents])
+
+    def links(self, row: int, stop: int = 0) -> slice:
+        """Where in the columns of hard links those of the folder ``row`` stand, or of the folders up to ``stop``."""
+        stop = stop or row + 1
+        last = self.first_link[stop] if stop < len(self.first_link) else len(self.link_inode)
         return slice(self.first_link[row], last)
 
     def add_up(self, fresh: dict[tuple[int, int], tuple[int, int]]) -> None:
@@ -165,6 +238,13 @@ class Tree:
             yield child
             child = self.end[child]
 
+    def flagged(self, row: int, flag: int) -> list[int]:
+        """The rows with ``flag`` of the folder ``row`` and all below it."""
+        flags = self.flags[row : self.end[row]]
+        if not any(value & flag for value in set(flags)):
+            return []
+        return [row + place for place, value in enumerate(flags) if value & flag]
+
     def find(self, path: str) -> int | None:
         """The row of the folder ``path``; None when it is not in this tree."""
         if path == self.path:
@@ -200,8 +280,8 @@ class Tree:
             above = parent[row] - root
             if total[row] > largest_child[above]:
                 largest_child[above] = total[row]
-        fits = (row for row in range(start, end) if largest_child[row - root] * 2 <= total[row])
-        return heapq.nsmallest(limit, fits, key=lambda row: (-total[row], row))
+        fits = [row for row in range(start, end) if largest_child[row - root] * 2 <= total[row]]
+        return sorted(fits, key=total.__getitem__, reverse=True)[:limit]
 
 
 def join(folder: str, name: str) -> str:

@@ -119,10 +119,7 @@ async def test_a_copy_can_be_cancelled(store: FolderStore, tmp_path: Path) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    copy = store.root / "models/v/a"
-    size = copy.stat().st_size
-    assert size < 64_000_000  # the thread has ended too: nothing grows any more
-    assert copy.stat().st_size == size
+    assert [p for p in store.root.rglob("*") if p.is_file()] == []  # nothing that looks like a result, nothing else
 
 
 async def test_rename_never_overwrites(store: FolderStore) -> None:

@@ -1,4 +1,4 @@
-"""A folder that looks like a trained adapter."""
+"""A folder that looks like a trained adapter; workspaces whose store is the Drive server of the tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.drive.google_bed import config, signed_in
+
+__all__ = ["MakeAdapter", "config", "signed_in"]
 
 MakeAdapter = Callable[..., Path]
 

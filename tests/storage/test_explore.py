@@ -177,6 +177,20 @@ async def test_the_last_result_is_reported_first_with_its_age(ctx: Context, tree
     assert result.total_bytes == du(tree) == first.total_bytes + 102_400
 
 
+async def test_a_known_level_shows_the_last_rows_before_the_index_is_loaded(ctx: Context, tree: Path) -> None:
+    await explore.explore(ctx, explore.ExploreParams(path=str(tree)))
+    reports: list[Progress] = []
+    level = await explore.explore(
+        Context(ctx.workspace, reports.append), explore.ExploreParams(path=str(tree), sort="name")
+    )
+    (first,) = reports
+    assert isinstance(first.partial, Explored) and not first.partial.complete and level.complete
+    assert names(first.partial) == names(level) and first.partial.total_bytes == level.total_bytes
+    below: list[Progress] = []
+    await explore.explore(Context(ctx.workspace, below.append), explore.ExploreParams(path=str(tree / "models")))
+    assert not below  # no scan of this very folder is kept
+
+
 @pytest.mark.parametrize("options", [{"read_only": True}, {"dry_run": True}])
 async def test_nothing_is_kept_when_nothing_may_be_written(
     workspace: Workspace, tree: Path, options: dict[str, bool]

@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.storage import earlier
 from services.storage.index import Index
 from services.storage.reader import LARGE_BLOCKS, RECENT
 from services.storage.scanner import Scanner
@@ -105,13 +107,14 @@ def change(root: bytes, plan: list[tuple[str, bytes, int, int, int]]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(plan=entries, first=changes, second=changes)
+@given(span=st.sampled_from([1, 2, 4, earlier.SPAN]), plan=entries, first=changes, second=changes)
 def test_a_rescan_after_changes_equals_a_full_scan(
+    span: int,
     plan: list[tuple[str, bytes, int, int, int]],
     first: list[tuple[str, bytes, int, int, int]],
     second: list[tuple[str, bytes, int, int, int]],
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(earlier, "SPAN", span):
         root = os.path.join(os.fsencode(folder), b"root")
         os.mkdir(root)
         plant(root, plan)
@@ -125,6 +128,31 @@ def test_a_rescan_after_changes_equals_a_full_scan(
             same(ours, full)
             same_tree(tree, full_tree)
             assert ours.total_bytes == du(root)
+
+
+def test_what_changed_deep_in_a_taken_over_run_is_found_and_named(tmp_path: Path) -> None:
+    """Runs of neighbours are broken where a folder changed, however many rows they have."""
+    rng = random.Random(5)
+    folders = [tmp_path]
+    for index in range(400):
+        folders.append(rng.choice(folders[-40:]) / f"d{index}")
+        folders[-1].mkdir()
+        (folders[-1] / "f").write_bytes(b"x" * rng.randrange(9000))
+    age_all(str(tmp_path))
+    _, tree = scan(str(tmp_path))
+    for span in (3, 20, 100, 1000):
+        with mock.patch.object(earlier, "SPAN", span):
+            changed = rng.sample(folders[1:], 5)
+            for folder in changed:
+                (folder / f"new{span}").write_bytes(b"x" * 5000)
+            time.sleep(2 * TICK)
+            ours, after = scan(str(tmp_path), tree)
+        assert ours.read_directories == 6 and ours.reused_directories == 395
+        full, full_tree = scan(str(tmp_path))
+        same(ours, full)
+        same_tree(after, full_tree)
+        age_all(str(tmp_path))
+        _, tree = scan(str(tmp_path), after)
 
 
 def forest(root: Path, folders: int = 60, files: int = 5) -> None:

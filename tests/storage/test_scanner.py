@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import shutil
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from services.errors import BadInput
 from services.storage import paths
 from services.storage.scanner import Scanner
+from services.storage.turns import INTERVAL
 from services.storage.types import Scan
 from services.storage.walk import MAX_OPEN
 
@@ -374,3 +376,18 @@ def test_odd_names_survive_as_text_and_come_back(tmp_path: Path) -> None:
     literal = tmp_path / "\\xff"
     literal.mkdir()
     assert paths.actual(str(literal)) == str(literal)
+
+
+def test_a_scan_shortens_the_turns_of_threads_only_while_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    usual, seen = sys.getswitchinterval(), []
+
+    def note(_: object) -> None:
+        Scanner(str(tmp_path), help_after=None).run()  # one inside another
+        seen.append(sys.getswitchinterval())
+
+    scanner = Scanner(str(tmp_path), on_partial=note, help_after=None)
+    scanner.clock = itertools.count().__next__
+    scanner.run()
+    assert seen and all(abs(interval - INTERVAL) < 1e-5 for interval in seen)
+    assert sys.getswitchinterval() == usual

@@ -14,12 +14,13 @@ from typing import Self
 
 from services import settings
 from services.drive.api import wire
-from services.drive.api.downloads import FILES_PATH, Downloads
+from services.drive.api.downloads import Downloads
 from services.drive.api.http import Http, Retry
-from services.drive.api.journal import Journal, private_folder
+from services.drive.api.journal import Journal, private_folder, sweep_downloads
 from services.drive.api.pacing import EDIT, GET, LIST, Pace
 from services.drive.api.reading import Threads
 from services.drive.api.small import Small
+from services.drive.api.trouble import Trouble
 from services.drive.api.types import FOLDER, About, Change, DriveFile, OnBytes, SharedDrive, Stats, Tokens
 from services.drive.api.uploads import Uploads
 from services.drive.errors import DriveRefused
@@ -52,7 +53,8 @@ class DriveClient:
         self._shared_drive = settings.shared_drive
         self._state = state
         self._lines = max(4, settings.transfers)
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="drive")
+        threads = 8 + settings.transfers  # some wait for the disk while others read, write and hash
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="drive")
         self._ids: list[str] = []
         self._ids_lock = asyncio.Lock()
         self._small = Small(self._http, self.get)
@@ -105,7 +107,12 @@ class DriveClient:
             while len(self._ids) < count:
                 params = {"count": str(min(1000, max(_IDS, count - len(self._ids)))), "space": "drive", "fields": "ids"}
                 answer = await self._http.call(
-                    "GET", f"{FILES_PATH}/generateIds", wire.Ids, what="asking for new ids", units=GET, params=params
+                    "GET",
+                    f"{wire.FILES_PATH}/generateIds",
+                    wire.Ids,
+                    what="asking for new ids",
+                    units=GET,
+                    params=params,
                 )
                 self._ids += answer.ids
             taken, self._ids = self._ids[:count], self._ids[count:]
@@ -118,7 +125,7 @@ class DriveClient:
         try:
             answer = await self._http.call(
                 "GET",
-                f"{FILES_PATH}/{id}",
+                wire.file_path(id),
                 wire.File,
                 what="looking at a file",
                 units=GET,
@@ -150,14 +157,14 @@ class DriveClient:
             found = await self._listed(params)
             if found is not None:
                 return found
-            self.stats.last_trouble = "listing a folder: Drive says that it did not search everything"
+            self.stats.last_trouble = "listing a folder: not all of it came"
             await asyncio.sleep(self._http.retry.first * 2**attempt)
         raise StoreUnreachable(
             "Google Drive can't list a folder completely at the moment.", hint="Try again in a few minutes."
         )
 
     async def _listed(self, params: Mapping[str, str]) -> list[DriveFile] | None:
-        """All pages; the next one is asked for while this one is read. None when the search was incomplete."""
+        """All pages; the next one is asked for while this one is read. None when not all of it is there."""
         found: list[DriveFile] = []
         following: asyncio.Task[wire.FileList] | None = asyncio.create_task(self._page(params))
         try:
@@ -167,9 +174,10 @@ class DriveClient:
                     return None
                 token = page.next_page_token
                 following = asyncio.create_task(self._page({**params, "pageToken": token})) if token else None
-                if following is not None:
-                    await asyncio.sleep(0)  # let the request go out first
-                found += [file.file() for file in page.files]
+                await asyncio.sleep(0)  # the request goes out first
+                found += page.found()
+        except Trouble:
+            return None
         finally:
             if following is not None:
                 following.cancel()
@@ -177,7 +185,7 @@ class DriveClient:
 
     async def _page(self, params: Mapping[str, str]) -> wire.FileList:
         return await self._http.call(
-            "GET", FILES_PATH, wire.FileList, what="listing a folder", units=LIST, params=params
+            "GET", wire.FILES_PATH, wire.FileList, what="listing a folder", units=LIST, params=params
         )
 
     async def changes_start(self) -> str:
@@ -219,7 +227,7 @@ class DriveClient:
         try:
             answer = await self._http.call(
                 "POST",
-                FILES_PATH,
+                wire.FILES_PATH,
                 wire.File,
                 what=f"making the folder {name}",
                 units=EDIT,
@@ -264,8 +272,8 @@ class DriveClient:
         """
         if self._ups is None:
             journal = Journal(private_folder(self._state / "uploads"))
-            await asyncio.to_thread(journal.sweep)
             self._ups = Uploads(self._http, journal, self._threads, self.get, self._new_id, self.delete, self.trash)
+            await asyncio.to_thread(journal.sweep)
         return await self._ups.upload(local, name, parent, on_bytes, replace)
 
     async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, *, abuse: bool = False) -> str:
@@ -278,6 +286,7 @@ class DriveClient:
         if self._downs is None:
             folder = private_folder(self._state / "downloads")
             self._downs = Downloads(self._http, folder, self._threads, self._lines)
+            await asyncio.to_thread(sweep_downloads, folder)
         if file.target:
             file = await self.get(file.target) or file
         return await self._downs.download(file, local, on_bytes, abuse)
@@ -311,7 +320,7 @@ class DriveClient:
         if properties is not None:
             body["properties"] = properties
         answer = await self._http.call(
-            "PATCH", f"{FILES_PATH}/{id}", wire.File, what="changing a file", units=EDIT, params=params, json=body
+            "PATCH", wire.file_path(id), wire.File, what="changing a file", units=EDIT, params=params, json=body
         )
         return answer.file()
 
@@ -319,7 +328,7 @@ class DriveClient:
         """Move a file to Drive's trash, from where a person can bring it back for thirty days."""
         await self._http.call(
             "PATCH",
-            f"{FILES_PATH}/{id}",
+            wire.file_path(id),
             wire.File,
             what="moving a file to the trash",
             units=EDIT,
@@ -331,7 +340,7 @@ class DriveClient:
         """Delete for good; absent is fine. Only for our own unfinished things."""
         try:
             await self._http.call(
-                "DELETE", f"{FILES_PATH}/{id}", wire.Nothing, what="deleting a file", units=EDIT, params=_ALL
+                "DELETE", wire.file_path(id), wire.Nothing, what="deleting a file", units=EDIT, params=_ALL
             )
         except DriveRefused as refusal:
             if refusal.status != 404:

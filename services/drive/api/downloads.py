@@ -8,31 +8,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import shutil
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import aiohttp
 
-from services import formats
+from services.drive.api import wire
 from services.drive.api.http import Http
 from services.drive.api.pacing import DOWNLOAD
-from services.drive.api.parts import Part, place
+from services.drive.api.parts import Part
+from services.drive.api.placing import place, room
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.receiving import blocks
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import DriveFile, OnBytes
 from services.drive.errors import Corrupted
-from services.errors import BadInput, HybridError
+from services.errors import BadInput
 
-FILES_PATH = "/drive/v3/files"
 _SMALL = 1 << 20  # up to here a file is fetched into memory
 _LINES = 4  # ranges of one file under way at once
 _LOOK = 0.5  # seconds after which it is seen how fast one line is
 _FAST = 200e6  # bytes a second of one line that more lines would hardly better
 _RANGE = 32 << 20  # bytes of a range at least: each costs as much quota as forty small requests
 _RANGES = 16  # into so many a very large file is cut
-_SPARE = 64 << 20  # bytes that stay free on the disk
 Write = Callable[[memoryview], Coroutine[None, None, None]]
 _TRIES = 3  # whole tries of a file that arrives corrupted
 
@@ -54,7 +53,7 @@ class Downloads:
                 hint="Google's own documents are exported in the browser.",
             )
         threads = self._threads()
-        if digest := await threads.run(already, local, file):
+        if named(local) and (digest := await threads.run(already, local, file)):
             on_bytes(file.size)
             return digest
         for _ in range(_TRIES):
@@ -166,7 +165,7 @@ class Downloads:
         headers = {"Accept-Encoding": "identity"} | ({} if whole else {"Range": f"bytes={at}-{end - 1}"})
         async with self._http.opened(
             "GET",
-            f"{FILES_PATH}/{file.id}",
+            wire.file_path(file.id),
             what=f"fetching {file.name}",
             units=DOWNLOAD,
             params=params,
@@ -185,21 +184,27 @@ class Downloads:
         assert file.size is not None
         patience = self._http.patience(f"fetching {file.name}")
         data = bytearray()
-
-        async def keep(more: memoryview) -> None:
-            data.extend(more)
-            on_bytes(len(more))
-
-        await threads.run(room, local, file.size)
         while len(data) < file.size:
             try:
-                await self._receive(file, len(data), file.size, abuse, keep)
+                async with self._opened(file, len(data), file.size, abuse) as response:
+                    async for more in response.content.iter_any():
+                        more = more[: file.size - len(data)]
+                        data += more
+                        self._http.stats.received_bytes += len(more)
+                        on_bytes(len(more))
+                if len(data) < file.size:
+                    raise Trouble("the answer was too short")
             except Trouble as trouble:
                 await patience.after(trouble)
         digest = await threads.run(place, local, data, file)
         if not digest:
             on_bytes(-len(data))
         return digest
+
+
+def named(local: Path) -> bool:
+    """Whether anything has that name: asked at once, to save most files a turn in a thread."""
+    return os.path.lexists(local)
 
 
 def already(local: Path, file: DriveFile) -> str:
@@ -215,14 +220,3 @@ def already(local: Path, file: DriveFile) -> str:
             return digest if hashlib.file_digest(opened, "md5").hexdigest() == file.md5 else ""
     except OSError:
         return ""
-
-
-def room(local: Path, needed: int) -> None:
-    """Raises HybridError when the disk of ``local`` has no room for so many bytes more. Blocking."""
-    there = next((p for p in local.absolute().parents if p.is_dir()), Path("/"))
-    free = shutil.disk_usage(there).free
-    if needed and free < needed + _SPARE:
-        raise HybridError(
-            f"{local} needs {formats.size(needed)} more, and the disk has {formats.size(free)} free.",
-            hint="Free some space (storage.items shows what can go); what came so far is kept.",
-        )

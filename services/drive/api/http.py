@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import urllib.parse
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -83,6 +85,7 @@ class Http:
         self._tokens = tokens
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
+        self._proxy, self._proxy_auth = _proxy(self.root)
 
     def patience(self, what: str) -> Patience:
         """A fresh count of tries for ``what`` ("listing a folder")."""
@@ -159,7 +162,8 @@ class Http:
 
         Raises as ``once``; also within the block, when the line fails while the body is read.
         """
-        self.stats.waited_seconds += await self._pace.take(units, create=create)
+        waited = await self._pace.take(units, create=create)
+        self.stats.waited_seconds += waited
         refused = ""
         for _ in range(3):
             token = await self._tokens.token(refused=refused)
@@ -195,13 +199,17 @@ class Http:
     ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         self.stats.requests += 1
         self.stats.units += units
+        address = path if "://" in path else self.root + path
+        ours = _origin(address) == _origin(self.root)  # a session elsewhere needs no token, and gets none
         return self._opened_session().request(
             method,
-            path if "://" in path else self.root + path,
+            address,
             params=params,
-            headers={**(headers or {}), "Authorization": f"Bearer {token}"},
+            headers={**(headers or {}), **({"Authorization": f"Bearer {token}"} if ours else {})},
             data=body() if callable(body) else body,
             allow_redirects=False,
+            proxy=self._proxy,
+            proxy_auth=self._proxy_auth,
         )
 
     def _opened_session(self) -> aiohttp.ClientSession:
@@ -212,10 +220,27 @@ class Http:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=retry.connect, sock_read=retry.stall),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "hybrid-tui (gzip)"},
-                trust_env=True,
                 read_bufsize=1 << 20,
             )
         return self._session
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(address)
+    return parts.scheme, parts.netloc
+
+
+def _proxy(root: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
+    """The proxy that the environment names for the API, and its password. aiohttp would look again at each request."""
+    address = urllib.parse.urlsplit(root)
+    named = urllib.request.getproxies().get(address.scheme)
+    if not named or urllib.request.proxy_bypass(address.hostname or ""):
+        return None, None
+    parts = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
+    auth = None
+    if parts.username:
+        auth = aiohttp.BasicAuth(urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth
 
 
 @contextlib.contextmanager

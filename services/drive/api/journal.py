@@ -18,10 +18,12 @@ from pathlib import Path
 
 import msgspec
 
+from services.drive.api.placing import sentences
 from services.drive.api.reading import Identity
 from services.errors import Refused
 
 _ROOM = 4096  # bytes of an entry; blanks fill it
+_MONTH = 30 * 86400
 _WEEK = 6.5 * 86400  # half a day less than Google's week: what is begun must also be finished
 
 
@@ -53,10 +55,14 @@ class Entry:
         return noted if fresh and noted.identity == identity else None
 
     def save(self, upload: Upload, *, flush: bool) -> None:
-        """Note ``upload``; ``flush`` to the disk, so that not even a power failure forgets it."""
-        os.pwrite(self._fd, msgspec.json.encode(upload).ljust(_ROOM), 0)  # one call: old or new after a kill
-        if flush:
-            os.fsync(self._fd)
+        """Note ``upload``; ``flush`` to the disk, so that not even a power failure forgets it.
+
+        Raises HybridError when it can't be written.
+        """
+        with sentences(self._path):
+            os.pwrite(self._fd, msgspec.json.encode(upload).ljust(_ROOM), 0)  # one call: old or new after a kill
+            if flush:
+                os.fsync(self._fd)
 
     def forget(self) -> None:
         """Remove the entry."""
@@ -77,7 +83,8 @@ class Journal:
         """
         name = hashlib.sha256("\0".join((str(local.absolute()), *key)).encode()).hexdigest()[:32]
         path = self._folder / f"{name}.json"
-        fd = _locked(path)
+        with sentences(path):
+            fd = _locked(path)
         if fd is None:
             raise Refused(f"{local} is being sent already.", hint="Wait for the other transfer, or cancel it.")
         try:
@@ -94,10 +101,19 @@ class Journal:
                     os.close(fd)
 
 
+def sweep_downloads(folder: Path) -> None:
+    """Remove journals of downloads that nobody went on with for a month. Blocking."""
+    for path in folder.glob("*.jsonl"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _MONTH:
+                path.unlink()
+
+
 def private_folder(path: Path) -> Path:
-    """Make ``path`` a folder that only its owner may look into."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.chmod(0o700)
+    """Make ``path`` a folder that only its owner may look into. Raises HybridError when that can't be."""
+    with sentences(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
     return path
 
 

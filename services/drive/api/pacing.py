@@ -32,10 +32,8 @@ class Bucket:
 
     async def take(self, amount: float) -> float:
         """Wait until ``amount`` may go; returns the seconds waited. Cancelled while waiting, it takes nothing."""
-        self._fill()
-        self._level -= amount
-        wait = -self._level / (self.rate * self._share)
-        if wait <= 0:
+        wait = self.reserve(amount, time.monotonic())
+        if not wait:
             return 0.0
         try:
             await asyncio.sleep(wait)
@@ -44,20 +42,25 @@ class Bucket:
             raise
         return wait
 
+    def reserve(self, amount: float, now: float) -> float:
+        """Take ``amount`` at the moment ``now`` (monotonic seconds); the seconds after which it may go."""
+        self._fill(now)
+        self._level -= amount
+        return max(0.0, -self._level / (self.rate * self._share))
+
     def passed(self) -> None:
         """A request was answered: a little faster again, if it had become slow."""
         if self._share < 1:
-            self._fill()
+            self._fill(time.monotonic())
             self._share = min(1.0, self._share + _BACK)
 
     def refused(self) -> None:
         """Drive said that this was too fast."""
-        self._fill()
+        self._fill(time.monotonic())
         self._level = min(self._level, self._level / 2)
         self._share = max(_SLOWEST, self._share / 2)
 
-    def _fill(self) -> None:
-        now = time.monotonic()
+    def _fill(self, now: float) -> None:
         self._level = min(self.burst, self._level + (now - self._then) * self.rate * self._share)
         self._then = now
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 import threading
@@ -21,9 +19,12 @@ from pathlib import Path
 import msgspec
 
 from services import atomic
+from services.drive.api.placing import locked, sentences
 from services.drive.api.reading import BLOCK, Threads
 from services.drive.api.types import DriveFile
-from services.errors import HybridError, Refused
+from services.errors import HybridError
+
+_FLUSH = 64 << 20  # bytes after which the disk is told to begin, so that little is left for the end
 
 Data = bytes | bytearray | memoryview
 
@@ -64,10 +65,13 @@ class Part:
         self._md5 = None if file.sha256 else hashlib.md5(usedforsecurity=False)
         self._hashed = 0
         self._hashing: asyncio.Future[None] | None = None
+        self._flushing: asyncio.Future[None] | None = None
+        self._unflushed = 0
+        self._closing = False
         self._turn = threading.Lock()  # held by the thread that hashes the whole
-        with _sentences(self.local):
+        with sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = _locked(self.path)
+            self._fd = locked(self.path)
             try:
                 self._recover()
             except BaseException:
@@ -145,9 +149,19 @@ class Part:
         await self._threads.run(self._write, at, data)
         self._add(at, at + len(data))
         self._follow()
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            if self._flushing is not None:
+                self._flushing.result()  # an error is told to one flush only
+            self._unflushed = 0
+            self._flushing = self._threads.start(self._flush)
+
+    def _flush(self) -> None:
+        with sentences(self.local):
+            os.fdatasync(self._fd)
 
     def _write(self, at: int, data: Data) -> None:
-        with _sentences(self.local):
+        with sentences(self.local):
             view = memoryview(data)
             while view:
                 written = os.pwrite(self._fd, view, at + len(data) - len(view))
@@ -190,7 +204,7 @@ class Part:
 
     def _hash(self, front: int) -> None:
         with self._turn:
-            while self._hashed < front:
+            while self._hashed < front and not self._closing:
                 data = os.pread(self._fd, min(BLOCK, front - self._hashed), self._hashed)
                 if not data:
                     raise HybridError(f"{self.path} was cut short while it was being fetched.", hint="Fetch it again.")
@@ -212,12 +226,14 @@ class Part:
         """Flush it and give it its name."""
 
         def finish() -> None:
-            with _sentences(self.local):
+            with sentences(self.local):
                 os.fsync(self._fd)
                 self.path.replace(self.local)
                 atomic.sync_directory(self.local.parent)
             self._journal.unlink(missing_ok=True)
 
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
         await self._threads.run(finish)
 
     def forget(self) -> None:
@@ -227,55 +243,9 @@ class Part:
 
     async def close(self) -> None:
         """Close it once no thread writes to it any more. What came stays."""
+        self._closing = True
         try:
             await self._threads.settle()
         finally:
             os.close(self._fd)
             os.close(self._log)
-
-
-def place(local: Path, data: bytes | bytearray, file: DriveFile) -> str:
-    """Put a small file in its place, whole, if its bytes are right: their sha256, else "". Blocking."""
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
-        return ""
-    part = local.with_name(local.name + ".part")
-    with _sentences(local):
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(_locked(part), "wb") as opened:
-            opened.truncate()
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-            part.replace(local)
-    atomic.sync_directory(local.parent)
-    return digest
-
-
-@contextlib.contextmanager
-def _sentences(local: Path) -> Iterator[None]:
-    """The operating system's errors as sentences."""
-    try:
-        yield
-    except OSError as error:
-        hint = "Free some space; what came so far is kept." if error.errno == errno.ENOSPC else ""
-        raise HybridError(f"{local} can't be written: {error.strerror}.", hint=hint) from None
-
-
-def _locked(path: Path) -> int:
-    """An exclusively locked descriptor of ``path``, made if missing."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise Refused(
-                f"{path.name.removesuffix('.part')} is being fetched already.", hint="Wait for the other transfer."
-            ) from None
-        except OSError:  # a file system without locks
-            return fd
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(fd).st_ino:
-                return fd
-        os.close(fd)

@@ -78,15 +78,21 @@ class Source:
             raise BadInput(f"{path} is not a file.")
         self._status = status
         self.size = status.st_size
-        self._sha = hashlib.sha256()
-        self.hashed = 0
+        self._closing = False  # ends what is read ahead when the upload is given up
         prefix = os.pread(self._fd, _PREFIX, 0)
-        self._first = prefix if len(prefix) == self.size else b""
-        self.identity = Identity(status.st_size, status.st_mtime_ns, status.st_ino, hashlib.sha256(prefix).hexdigest())
+        sha = hashlib.sha256(prefix)
+        self.identity = Identity(status.st_size, status.st_mtime_ns, status.st_ino, sha.hexdigest())
+        whole = len(prefix) == self.size  # a small file is read and hashed already
+        self._first = prefix if whole else b""
+        self._sha = sha if whole else hashlib.sha256()
+        self.hashed = self.size if whole else 0
 
     def read(self, at: int, end: int) -> bytes:
-        """Blocking: the bytes of one block. Raises HybridError when the file became shorter."""
-        data = self._first[at:end] if self._first else os.pread(self._fd, end - at, at)
+        """Blocking: the bytes of one block. Raises HybridError when the file became shorter or can't be read."""
+        try:
+            data = self._first[at:end] if self._first else os.pread(self._fd, end - at, at)
+        except OSError as error:
+            raise HybridError(f"{self.path} can't be read: {error.strerror}.") from None
         if len(data) != end - at:
             raise self.changed()
         if at <= self.hashed < end:
@@ -106,7 +112,7 @@ class Source:
         """Hash what lies before ``offset`` and was not passed by yet: it was sent by an earlier process."""
 
         def catch_up() -> None:
-            while self.hashed < offset:
+            while self.hashed < offset and not self._closing:
                 self.read(self.hashed, min(self.hashed + BLOCK, offset))
 
         if self.hashed < offset:
@@ -124,6 +130,8 @@ class Source:
         def digest() -> str:
             md5 = hashlib.md5(usedforsecurity=False)
             for at in range(0, self.size, BLOCK):
+                if self._closing:
+                    break
                 md5.update(self.read(at, min(at + BLOCK, self.size)))
             return md5.hexdigest()
 
@@ -143,6 +151,7 @@ class Source:
 
     async def close(self) -> None:
         """Close the file once no thread reads it any more."""
+        self._closing = True
         try:
             await self._threads.settle()
         finally:

@@ -1,14 +1,17 @@
-"""The body of an upload request: bytes of a local file, read ahead by one block while the last one is sent."""
+"""The parts of an upload request. Its body is bytes of a file, read ahead by a block while the last one is sent."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
+from services.drive.api import wire
 from services.drive.api.reading import BLOCK, Source
 from services.errors import HybridError
 
@@ -87,3 +90,19 @@ class Body(Payload):
 
     def _next(self, at: int) -> Any:
         return self._source.block(at, min(at + BLOCK, self._end)) if at < self._end else None
+
+
+def query(kind: str) -> dict[str, str]:
+    """Parameters of an upload of this kind; its answer tells what the checks need."""
+    return {"uploadType": kind, "fields": wire.FILE, "supportsAllDrives": "true"}
+
+
+def multipart(metadata: Mapping[str, object]) -> tuple[str, bytes, bytes]:
+    """Boundary, and what goes before and after a file's bytes in a multipart/related body."""
+    boundary = uuid.uuid4().hex
+    head = (
+        f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode()
+        + msgspec.json.encode(metadata)
+        + f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
+    )
+    return boundary, head, f"\r\n--{boundary}--\r\n".encode()

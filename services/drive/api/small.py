@@ -7,12 +7,11 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 
 from services.drive.api import wire
-from services.drive.api.downloads import FILES_PATH
 from services.drive.api.http import Http
 from services.drive.api.pacing import DOWNLOAD, EDIT
+from services.drive.api.sending import multipart, query
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import DriveFile
-from services.drive.api.uploads import PATH, multipart, query
 from services.drive.errors import Corrupted, DriveRefused
 
 _TRIES = 4  # of bytes that arrive corrupted
@@ -29,7 +28,9 @@ class Small:
     async def create(self, id: str, metadata: Mapping[str, object], data: bytes) -> bool:
         """See ``DriveClient.create``. ``metadata`` holds the id."""
         try:
-            file: DriveFile | None = await self._send("POST", PATH, metadata, data, f"writing {metadata['name']}")
+            file: DriveFile | None = await self._send(
+                "POST", wire.upload_path(), metadata, data, f"writing {metadata['name']}"
+            )
         except DriveRefused as refusal:
             if refusal.status != 409:
                 raise
@@ -42,7 +43,7 @@ class Small:
     async def replace(self, id: str, data: bytes) -> DriveFile:
         """See ``DriveClient.replace``."""
         for _ in range(_TRIES):
-            file = await self._send("PATCH", f"{PATH}/{id}", {}, data, "writing a file")
+            file = await self._send("PATCH", wire.upload_path(id), {}, data, "writing a file")
             if same(file, data):
                 return file
             self._http.stats.last_trouble = "writing a file: the bytes arrived corrupted"
@@ -87,7 +88,7 @@ class Small:
             try:
                 answer = await self._http.once(
                     "GET",
-                    f"{FILES_PATH}/{id}",
+                    wire.file_path(id),
                     what="reading a file",
                     units=DOWNLOAD,
                     params={"alt": "media", "supportsAllDrives": "true"},

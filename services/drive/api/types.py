@@ -18,9 +18,9 @@ class DriveFile(msgspec.Struct, frozen=True):
     """One file, folder or shortcut.
 
     ``size`` in bytes is None for what has no bytes of its own (folders, shortcuts, Google Docs). ``md5`` and ``sha256``
-    are hex, "" when Drive gives none. ``modified`` is Unix time in seconds. ``target`` is what a shortcut leads to,
-    ``target_mime`` its type. ``properties`` are visible to every client. ``drive_id`` names a shared drive, "" for My
-    Drive.
+    are hex, "" when Drive gives none. ``modified`` and ``created`` are Unix time in seconds. ``target`` is
+    what a shortcut leads to, ``target_mime`` its type. ``properties`` are visible to every client. ``drive_id`` names a
+    shared drive, "" for My Drive.
     """
 
     id: str
@@ -31,6 +31,7 @@ class DriveFile(msgspec.Struct, frozen=True):
     md5: str = ""
     sha256: str = ""
     modified: float = 0.0
+    created: float = 0.0
     trashed: bool = False
     target: str = ""
     target_mime: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from datetime import datetime
 from typing import TypeVar
 
@@ -10,8 +11,10 @@ import msgspec
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import About, Change, DriveFile, SharedDrive
 
+FILES_PATH = "/drive/v3/files"
+
 FILE = (
-    "id,name,mimeType,parents,size,md5Checksum,sha256Checksum,modifiedTime,trashed,"
+    "id,name,mimeType,parents,size,md5Checksum,sha256Checksum,modifiedTime,createdTime,trashed,"
     "shortcutDetails(targetId,targetMimeType),properties,driveId,ownedByMe"
 )
 FILES = f"nextPageToken,incompleteSearch,files({FILE})"
@@ -40,6 +43,7 @@ class File(_Wire):
     md5_checksum: str = msgspec.field(name="md5Checksum", default="")
     sha256_checksum: str = msgspec.field(name="sha256Checksum", default="")
     modified_time: datetime | None = None
+    created_time: datetime | None = None
     trashed: bool = False
     shortcut_details: _Shortcut | None = None
     properties: dict[str, str] = {}
@@ -59,6 +63,7 @@ class File(_Wire):
             md5=self.md5_checksum,
             sha256=self.sha256_checksum,
             modified=self.modified_time.timestamp() if self.modified_time else 0.0,
+            created=self.created_time.timestamp() if self.created_time else 0.0,
             trashed=self.trashed,
             target=shortcut.target_id if shortcut else "",
             target_mime=shortcut.target_mime_type if shortcut else "",
@@ -69,9 +74,15 @@ class File(_Wire):
 
 
 class FileList(_Wire):
-    files: list[File] = []
+    """One page, its files not read yet: the token of the next page is wanted first."""
+
+    files: msgspec.Raw = msgspec.Raw(b"[]")
     next_page_token: str = ""
     incomplete_search: bool = False
+
+    def found(self) -> list[DriveFile]:
+        """The files. Raises Trouble when they are not as the API would write them."""
+        return [file.file() for file in decode(bytes(self.files), list[File])]
 
 
 class Ids(_Wire):
@@ -146,6 +157,16 @@ def decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Trouble("an answer that is not one of Google Drive's API") from None
+
+
+def file_path(id: str) -> str:
+    """Where a file is looked at, changed and read."""
+    return f"{FILES_PATH}/{urllib.parse.quote(id, safe='')}"
+
+
+def upload_path(id: str = "") -> str:
+    """Where bytes are sent: for a new file, or as the content of the file ``id``."""
+    return "/upload" + (file_path(id) if id else FILES_PATH)
 
 
 def quoted(text: str) -> str:

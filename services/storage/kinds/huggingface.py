@@ -1,7 +1,7 @@
 """Hugging Face's caches.
 
 Sources: huggingface_hub's "Environment variables" and "Understand caching" pages; datasets' "Cache management" page;
-transformers' "Installation" page (cache setup, with the old variables).
+transformers' "Installation" page (cache setup, with the old variables) and its ``dynamic_module_utils`` (modules).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from services.storage.kinds import places
 from services.storage.kinds.hub_items import list_hub
 from services.storage.kinds.hub_layout import repo_name
-from services.storage.kinds.rule import Box, Kind, Look, each_entry, names
+from services.storage.kinds.rule import Box, Kind, Look, each_entry, known_entries, names
 
 
 def hub_place(box: Box) -> list[Path]:
@@ -36,6 +36,10 @@ def _assets(box: Box) -> list[Path]:
 
 def _datasets(box: Box) -> list[Path]:
     return [places.variable(box, "HF_DATASETS_CACHE") or home(box) / "datasets"]
+
+
+def _modules(box: Box) -> list[Path]:
+    return [places.variable(box, "HF_MODULES_CACHE") or home(box) / "modules"]
 
 
 def _list_datasets(look: Look) -> None:
@@ -89,6 +93,15 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "huggingface-datasets", "Hugging Face datasets: built tables", _datasets, _list_datasets,
         "load_dataset builds them again, from the hub or from the files it was given.",
+    ),
+    Kind(
+        "huggingface-modules", "Hugging Face: code that came with models and datasets", _modules,
+        known_entries(
+            transformers_modules="Of models loaded with trust_remote_code.",
+            datasets_modules="Scripts that built datasets.",
+            evaluate_modules="Scripts of metrics.",
+        ),
+        "It is copied again from the hub, or from the model's folder, when that is loaded.",
     ),
     Kind(
         "transformers", "transformers: models in the layout of old versions", _transformers, _list_transformers,

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from services.drive.api import uploads
+from services.drive.api import session, uploads
 from services.drive.errors import Corrupted, DriveFull, DriveRefused
 from services.errors import BadInput, HybridError, Refused, StoreUnreachable
 from tests.drive.api.conftest import Bench
@@ -19,8 +19,8 @@ SESSION = "upload_id="
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of a few megabytes go in several chunks, so that the tests are quick."""
-    monkeypatch.setattr(uploads, "_FIRST", 1 * MB)
-    monkeypatch.setattr(uploads, "_MOST", 1 * MB)
+    monkeypatch.setattr(session, "_FIRST", 1 * MB)
+    monkeypatch.setattr(session, "_MOST", 1 * MB)
 
 
 @pytest.mark.parametrize("size", [0, 1, 100 * KB, uploads.SMALL, uploads.SMALL + 1, 5 * MB + 7])

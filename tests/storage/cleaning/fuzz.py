@@ -21,9 +21,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from services import workspace as workspaces
 from services.errors import HybridError
+from services.storage.cleaning import quarantine
 from services.storage.cleaning.store import Store
 from services.storage.cleaning.work import Cleaner
 from tests.storage.cleaning.beds import Print, batches, fingerprint, grow, plan_of, undo_all
@@ -105,7 +107,9 @@ class Round:
         with self.store.lock():
             self.stored = self.store.plan(plan)
             try:
-                self.done = Cleaner(self.store, step=self._step).execute(self.stored, now=self.now)
+                # Between two threads the attacker would meet the instant between a look and its unlink
+                with mock.patch.object(quarantine, "AT_TWO", quarantine.AT_TWO if self.hostile else 1):
+                    self.done = Cleaner(self.store, step=self._step).execute(self.stored, now=self.now)
             except HybridError as error:
                 raise AssertionError(f"refused: {error}") from error
 

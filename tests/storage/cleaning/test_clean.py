@@ -20,7 +20,7 @@ from services import workspace as workspaces
 from services.context import Context, NeedsYes, Plan, Progress
 from services.errors import BadInput, Refused
 from services.settings import Cleaning
-from services.storage.cleaning import actions
+from services.storage.cleaning import actions, quarantine
 from services.storage.cleaning.params import (
     CleanParams,
     HistoryParams,
@@ -439,3 +439,36 @@ def test_without_roots_rights(monkeypatch: pytest.MonkeyPatch) -> None:
 
         as_nobody(work)
         assert (base / "home" / "roots" / "inner" / "file").exists()
+
+
+def test_two_threads_delete_just_what_the_plan_shows(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "AT_TWO", 500)
+    monkeypatch.setattr(quarantine, "processors", lambda: 2)
+    cache = tmp_path / "cache"
+    tree = cache / "tree"
+    for number in range(120):
+        folder = tree / f"part{number // 25}" / f"folder{number}" / "deep"
+        folder.mkdir(parents=True)
+        for index in range(10):
+            (folder / f"file{index}").write_bytes(b"x" * 1000)
+    stored = plan_of(workspace, [tree], cache)
+    kept = {tree / f"part{n // 25}" / f"folder{n}" / "deep": n for n in (3, 59, 60, 61, 119)}
+    for folder, number in kept.items():
+        (folder / "new").write_text(f"new{number}")
+        (folder / "file5").write_text(f"changed{number}")
+    at: list[int] = []
+    with Store(workspace).lock():
+        cleaner = Cleaner(Store(workspace), step=lambda name: at.append(threading.get_ident()))
+        done = cleaner.execute(stored, now=True)
+    assert len(set(at)) == 2
+    assert done.files == 1200 - len(kept) and len(done.held) == 2 * len(kept)
+    left = sorted(path for path in cache.rglob("*") if path.is_file())
+    assert left == sorted(folder / name for folder in kept for name in ("new", "file5"))
+    for folder, number in kept.items():
+        assert ((folder / "new").read_text(), (folder / "file5").read_text()) == (f"new{number}", f"changed{number}")
+    assert not batches(workspace) and not list((workspace.state / "trash").iterdir())
+    folders = sum(folder.blocks for folder in stored.targets[0].dirs)
+    rows = [row for folder in stored.targets[0].dirs for row in folder.rows]
+    assert done.freed_bytes == 512 * (folders + sum(row[5] for row in rows) - len(kept) * rows[0][5])

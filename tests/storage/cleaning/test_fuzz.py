@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from services.storage.cleaning import quarantine
 from services.storage.cleaning.store import Store
 from services.storage.cleaning.work import Cleaner
 from services.workspace import Workspace
@@ -67,8 +68,11 @@ def test_the_fuzzer_notices_a_clean_up_that_deletes_by_name_alone(place: str, mo
         fuzz.run(60, place=place)
 
 
-@pytest.mark.parametrize("now", [False, True])
-def test_a_process_that_swaps_and_links_without_pause(workspace: Workspace, tmp_path: Path, now: bool) -> None:
+@pytest.mark.parametrize(("now", "at_two"), [(False, quarantine.AT_TWO), (True, quarantine.AT_TWO), (True, 1)])
+def test_a_process_that_swaps_and_links_without_pause(
+    workspace: Workspace, tmp_path: Path, now: bool, at_two: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "AT_TWO", at_two)
     cache, outside = tmp_path / "cache" / "tree", tmp_path / "outside"
     (outside / "precious").mkdir(parents=True)
     (outside / "precious" / "file").write_text("precious")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from services.storage.cleaning import quarantine
 from services.storage.cleaning.history import read
 from services.storage.cleaning.store import Store
 from services.storage.cleaning.work import Cleaner
@@ -104,6 +105,14 @@ def test_moving_to_the_trash(bed: Bed) -> None:
     assert through(bed, prepare, check) > 6
 
 
+@pytest.fixture(params=[quarantine.AT_TWO, 1], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleting as few and as many files do it."""
+    monkeypatch.setattr(quarantine, "AT_TWO", request.param)
+    monkeypatch.setattr(quarantine, "processors", lambda: 2)
+
+
+@pytest.mark.usefixtures("threads")
 def test_freeing_at_once(bed: Bed) -> None:
     def prepare() -> Job:
         stored = plan_of(bed.workspace, bed.tops, bed.cache)
@@ -140,6 +149,7 @@ def test_undoing(bed: Bed) -> None:
     assert through(bed, prepare, check) > 3
 
 
+@pytest.mark.usefixtures("threads")
 def test_emptying(bed: Bed) -> None:
     def prepare() -> Job:
         trashed(bed)

@@ -77,6 +77,15 @@ def test_only_what_pip_knows_is_an_item(look: Lookup, home: Path, monkeypatch: p
     assert set(by_name(kind)) == {"http-v2"} and kind.bytes == du(home / "stuff")
 
 
+def test_code_that_came_with_models_goes_by_library_and_other_files_stay(look: Lookup, home: Path) -> None:
+    modules = home / ".cache/huggingface/modules"
+    for name in ("__init__.py", "transformers_modules/org/model/abc/modeling.py", "datasets_modules/x.py", "mine/y.py"):
+        fill(modules / name)
+    kind = look("huggingface-modules")
+    assert set(by_name(kind)) == {"transformers_modules", "datasets_modules"} and kind.bytes == du(modules)
+    assert by_name(kind)["transformers_modules"].freed_bytes == du(modules / "transformers_modules")
+
+
 def test_hard_links_from_outside_are_not_freed(look: Lookup, home: Path) -> None:
     big = fill(home / ".cache/uv/archive-v0/x/lib.so", 200_000)
     fill(home / ".cache/uv/archive-v0/x/own.py", 9000)

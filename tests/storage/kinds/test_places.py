@@ -81,6 +81,8 @@ def test_the_tools_themselves_agree(home: Path, workspace: Workspace, tool: list
         ("inductor", {"TORCHINDUCTOR_CACHE_DIR": "/i"}, {}, "/i"),
         ("torch-kernels", {"TORCH_HOME": "/t"}, {}, "/t/kernels"),
         ("huggingface-datasets", {"HF_HOME": "/hf"}, {}, "/hf/datasets"),
+        ("huggingface-modules", {"HF_HOME": "/hf"}, {}, "/hf/modules"),
+        ("huggingface-modules", {"HF_HOME": "/hf", "HF_MODULES_CACHE": "/m"}, {}, "/m"),
         ("poetry", {}, {".config/pypoetry/config.toml": 'cache-dir = "/p"\n'}, "/p/artifacts /p/cache"),
         ("pnpm", {"PNPM_HOME": "/p"}, {}, "/p/store ~/.cache/pnpm"),
         ("cargo", {"CARGO_HOME": "/c"}, {}, "/c/registry /c/git"),

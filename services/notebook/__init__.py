@@ -1,0 +1,1 @@
+"""What notebooks import: the store and the registry as plain, synchronous calls."""
