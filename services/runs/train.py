@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from services.workspace import Workspace
 
 _PACKAGES = Path(__file__).resolve().parents[2]  # run from here, "services" is ours and not a folder of the user's
 REMOTE_GRACE_S = 900.0  # a cancelled run elsewhere still has its checkpoint to bring here, and its machine to free
+_SECRETS = ("HF_TOKEN",)  # what a trainer elsewhere may need of this box's environment
 _NEEDED_BYTES = 300_000_000  # three checkpoints of the demo's adapter with its optimiser, the result and the log
 
 
@@ -94,7 +96,8 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
         remote=("python", *targets.TRAINER, "{run}") if elsewhere else (),
         options={"accelerator": params.accelerator, "mount_drive": params.mount_drive} if elsewhere else {},
         max_seconds=params.budget_seconds,
-        max_cost=params.budget_cost,
+        max_cost=params.budget_cost or (workspace.settings.colab.budget_units if params.target == "colab" else 0.0),
+        env_names=tuple(name for name in _SECRETS if elsewhere and os.environ.get(name)),
         grace_s=REMOTE_GRACE_S if elsewhere else 60.0,
     )
 

@@ -101,7 +101,9 @@ class Fold:
         path = event.data.get("path")
         if isinstance(path, str):
             self.last_checkpoint = path
-        self._at_step(event.data)
+        step = event.data.get("step")
+        if _is_number(step):
+            self.step = max(self.step, int(step))  # it may have been on its way while the run went on
 
     def _on_hb(self, event: Event) -> None:
         if "agent_rss_bytes" in event.data:

@@ -1,6 +1,6 @@
 """A trainer without a model: emits, checkpoints, obeys and fails as a real one does. Driven by the spec's command line.
 
-    python trainer.py RUN_DIR [steps=20] [pause=0.01] [checkpoint=5] [crash=KIND@STEP]
+    python trainer.py RUN_DIR [steps=20] [pause=0.01] [checkpoint=5] [crash=KIND@STEP] [secret=NAME]
 
 It counts steps, continues from the last checkpoint, and leaves ``output/metadata.json`` with the steps it made.
 """
@@ -89,7 +89,8 @@ def main() -> int:
             save(emit, run_dir, step) if last(run_dir) != step else None
             return EXIT_CANCELLED
     (run_dir / "output").mkdir(exist_ok=True)
-    (run_dir / "output" / "metadata.json").write_text(json.dumps({"first": first + 1, "made": made}))
+    told = {"first": first + 1, "made": made, "secret": os.environ.get(options.get("secret", ""), "")[:4]}
+    (run_dir / "output" / "metadata.json").write_text(json.dumps(told))
     emit.result(steps, accuracy=0.75, macro_f1=0.7, rows=100)
     return 0
 

@@ -1,0 +1,1 @@
+"""The target ``colab``: runs on a machine of Google Colab, had through its official command line."""

@@ -1,0 +1,293 @@
+"""Following a run on its machine: its events, log and files come here, requests go there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from services.errors import HybridError
+from services.runs.colab import cell, parcel
+from services.runs.colab.cli import Cli, CliError, Gone, Missing, SignIn
+from services.runs.colab.driver import MARK
+from services.runs.colab.feed import Feed, passed_on
+from services.runs.colab.machine import spent_elsewhere
+from services.runs.colab.meter import Meter
+from services.runs.emit import Emitter
+from services.runs.remote import Remote
+from services.runs.types import RunSpec
+
+_POLL_S = 10.0  # without a stream
+_SILENT_BEATS = 3  # a stream silent for so many heartbeats is not believed any more
+_COST_S = 60.0
+_FETCH_FAILURES = 20
+_ABSENT_POLLS = 4  # a driver that has not shown itself after so many looks is not there
+
+
+class Lost(Exception):
+    """The machine is gone; str says how it was noticed."""
+
+
+class NotStarted(Exception):
+    """The machine is there, but nothing of the run goes on there; str says why, if that is known."""
+
+
+class Follower:
+    """Follows the run on ``remote`` until it has ended and all it made is here."""
+
+    def __init__(
+        self, run_dir: Path, spec: RunSpec, cli: Cli, emit: Emitter, remote: Remote, meter: Meter,
+    ) -> None:  # fmt: skip
+        self.run_dir, self.spec, self.cli, self.emit, self.remote, self.meter = run_dir, spec, cli, emit, remote, meter
+        self.there = cell.folder(spec.id).lstrip("/")
+        self.feed = Feed(emit, remote.number, passed_on(run_dir, remote.number))
+        self.units_before = spent_elsewhere(run_dir, remote.name)[1]
+        self.poll_s = float(spec.options.get("poll_s", _POLL_S))
+        self.beat_s = float(spec.options.get("beat_s", 10.0))
+        self.parcels: dict[str, dict[str, Any]] = {}
+        self.fetched: set[str] = set()
+        self.log_at = -1
+        self.end: dict[str, Any] | None = None
+        self.fault = ""
+        self.started = False
+        self.absent = self.failures = 0
+        self.heard_at = time.monotonic()
+        self.polled_at = self.cost_at = float("-inf")
+        self.cancelled = False
+        self.spent_all = False
+        self.last_said = ""
+
+    async def follow(self, stream: asyncio.subprocess.Process | None) -> dict[str, Any]:
+        """The run's end, once its checkpoints and result are here. Raises Lost, NotStarted."""
+        self.heard_at = time.monotonic()
+        listening = asyncio.ensure_future(self._listen(stream)) if stream is not None else None
+        fetching: asyncio.Task[None] | None = None
+        try:
+            while True:
+                live = listening is not None and not listening.done()
+                silent = time.monotonic() - self.heard_at > _SILENT_BEATS * self.beat_s
+                self._say_link("" if live and not silent else "polling")
+                await self._pass_requests()
+                if self.feed.gap or ((not live or silent) and time.monotonic() - self.polled_at > self.poll_s):
+                    await self._poll(expected=not live)
+                if time.monotonic() - self.cost_at > _COST_S:
+                    await self.tell_cost()
+                if fetching is not None and fetching.done():
+                    fetching.result()
+                    fetching = None
+                if self.fault:
+                    raise NotStarted(self.fault)
+                name = self._next_parcel()
+                if fetching is None and name:
+                    fetching = asyncio.ensure_future(self._fetch(name))
+                elif fetching is None and self.end is not None and self.feed.end is not None:
+                    return self.end
+                await asyncio.sleep(0.1)
+        finally:
+            for task in (listening, fetching):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+
+    async def _listen(self, stream: asyncio.subprocess.Process) -> None:
+        """Take the cell's lines as they come; some may be lost."""
+        assert stream.stdout is not None
+        while True:
+            try:
+                line = await stream.stdout.readline()
+            except ValueError:  # longer than any news: the files have it
+                continue
+            if not line:
+                return
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            if not text.startswith(MARK):
+                self.last_said = text.strip() or self.last_said
+                continue
+            try:
+                news = json.loads(text[len(MARK) :])
+            except ValueError:
+                continue
+            self.heard_at = time.monotonic()
+            await self._take(news)
+
+    async def _take(self, news: dict[str, Any]) -> None:
+        if "fault" in news:
+            self.fault = str(news["fault"])
+            return
+        if news.get("number") != self.remote.number:
+            return
+        self.started, self.absent = True, 0
+        self.feed.take(news.get("events") or ())
+        if int(news.get("seq") or 0) > self.feed.have and not self.feed.gap:
+            self.polled_at = float("-inf")  # a line was lost
+            self.heard_at = float("-inf")
+        self._take_log(news.get("log") or {})
+        self.parcels |= news.get("parcels") or {}
+        self.end = news.get("end") or self.end
+
+    def _take_log(self, log: dict[str, Any]) -> None:
+        """Print what the trainer there printed, for log.txt here; what the stream lost may be missing."""
+        text, at = str(log.get("text") or ""), int(log.get("at") or 0)
+        data = text.encode()
+        if not data or at + len(data) <= self.log_at:
+            return
+        new = data[max(0, self.log_at - at) :] if self.log_at > at else data
+        self.log_at = at + len(data)
+        print(new.decode("utf-8", "replace"), end="", flush=True)
+
+    async def _poll(self, *, expected: bool) -> None:
+        """Fetch news.json, and the events' files when it does not reach back far enough.
+
+        ``expected``: no cell of ours is starting the run, so that its news should be there.
+        """
+        self.polled_at = time.monotonic()
+        try:
+            news = json.loads(await self._read("outbox/news.json"))
+            await self._take(news)
+            if self.feed.have < int(news["seq"]):
+                await self._fetch_events(str(news["file"]))
+        except Missing:
+            self.absent += expected
+            if self.absent >= _ABSENT_POLLS and not self.started:
+                raise NotStarted(self.last_said) from None
+        except Gone as error:
+            raise Lost(str(error)) from None
+        except SignIn as error:
+            self.emit.log("warning", f"{error} The run goes on there. {error.hint}")
+        except CliError as error:
+            await self.check_machine(str(error))
+
+    async def _fetch_events(self, last: str) -> None:
+        for number in range(1, int(last[7:-6]) + 1):
+            lines = (await self._read(f"events-{number:06d}.jsonl")).splitlines()
+            self.feed.take(event for line in lines if (event := _object(line)))
+        if self.feed.gap:
+            lost = self.feed.skip_to(self.feed.next_early)
+            self.emit.log("warning", f"{lost} events are missing in the machine's files too.")
+
+    async def check_machine(self, why: str) -> None:
+        """Raises Lost when the account has the machine no more; when it can't be asked, that is for later."""
+        try:
+            listed = await self.cli.sessions()
+        except CliError:
+            return
+        if all(session.endpoint != self.remote.data.get("endpoint") for session in listed):
+            raise Lost(why)
+
+    async def _read(self, name: str) -> str:
+        local = self.run_dir / ".fetched"
+        try:
+            await self.cli.download(self.remote.name, f"{self.there}/{name}", local)
+            return local.read_text(encoding="utf-8", errors="replace")
+        finally:
+            local.unlink(missing_ok=True)
+
+    async def _pass_requests(self) -> None:
+        """Cancel and checkpoint-now become files there; a budget in units that is used up, a cancel."""
+        wanted = ["checkpoint"] if self.emit.asked("checkpoint") else []
+        if self.spec.max_cost and not self.spent_all and self.end is None:
+            self.spent_all = self.over_units()
+        if (self.emit.cancelled() or self.spent_all) and not self.cancelled and self.end is None:
+            wanted.append("cancel")
+        for name in wanted:
+            empty = self.run_dir / f".{name}"
+            empty.touch()
+            try:
+                await self.cli.upload(self.remote.name, empty, f"{self.there}/control/{name}")
+                self.cancelled |= name == "cancel"
+            except CliError as error:
+                await self.check_machine(str(error))
+                self.emit.log("warning", f"The request '{name}' did not arrive: {error}")
+                await asyncio.sleep(1.0)
+            finally:
+                empty.unlink(missing_ok=True)
+
+    def over_units(self) -> bool:
+        """Whether the budget in units is used up, as the account counts: its rate may have changed."""
+        return self.meter.rate is not None and self.units_before + self.meter.now() >= self.spec.max_cost
+
+    async def tell_cost(self, *, ask: bool = True) -> None:
+        """Emit a cost event, after asking the account."""
+        self.cost_at = time.monotonic()
+        if ask:
+            await self.meter.ask(self.cli)
+        told = self.meter.told(self.remote.name)
+        self.emit.cost(told.pop("seconds"), **told)
+
+    def _next_parcel(self) -> str:
+        """The parcel to fetch now: the result first, then the newest checkpoint; "" when all is here."""
+        waiting = {name: p for name, p in self.parcels.items() if name not in self.fetched}
+        if "output" in waiting:
+            return "output"
+        steps = {name: int(p["step"]) for name, p in waiting.items() if p["kind"] == "checkpoint"}
+        newest = max(steps, key=lambda name: steps[name], default="")
+        for name in steps:
+            if name != newest:
+                self.fetched.add(name)  # a newer one is there
+        if newest and (self.run_dir / "checkpoints" / newest).is_dir():
+            self.fetched.add(newest)
+            return ""
+        return newest
+
+    async def _fetch(self, name: str) -> None:
+        """Bring a parcel here, verified, whole or not at all; and say so when it is a checkpoint."""
+        told = self.parcels[name]
+        folder = self.run_dir / ".incoming" / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in told["parts"]:
+                there = f"{self.there}/outbox/{name}/{part['name']}"
+                await self.cli.download(self.remote.name, there, folder / part["name"])
+            await asyncio.to_thread(self._place, folder, told)
+        except (parcel.Damaged, CliError) as error:
+            if isinstance(error, Missing) and told["kind"] == "checkpoint":
+                self.fetched.add(name)  # thinned out meanwhile: a newer one is told already, or soon
+                return
+            await self.check_machine(str(error))
+            self.failures += 1
+            if self.failures > _FETCH_FAILURES:
+                raise HybridError(f"{name} can't be fetched whole from the machine: {error}.") from None
+            self.emit.log("warning", f"{name} did not arrive whole, it is fetched again: {error}")
+            await asyncio.sleep(1.0)
+            return
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+        self.fetched.add(name)
+        if told["kind"] == "checkpoint":
+            self.emit.ckpt(f"checkpoints/{name}", int(told["step"]), int(told["bytes"] or 0), str(told["sha256"] or ""))
+            await asyncio.to_thread(self._thin_out)
+        else:
+            self.emit.log("info", f"The adapter is here: {len(told['files'])} files, checksums verified.")
+
+    def _place(self, folder: Path, told: dict[str, Any]) -> None:
+        unpacked = folder / "unpacked"
+        parcel.unpack(folder, told["parts"], unpacked)
+        made = unpacked / told["folder"]
+        if parcel.digest(made) != told["files"]:
+            raise parcel.Damaged("its files are not those that were packed")
+        place = self.run_dir / ("checkpoints" if told["kind"] == "checkpoint" else ".") / told["folder"]
+        place.parent.mkdir(exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        made.rename(place)
+
+    def _thin_out(self) -> None:
+        steps = sorted(p for p in (self.run_dir / "checkpoints").glob("step-*") if p.name[5:].isdigit())
+        for old in steps[: -max(1, self.spec.config.keep_checkpoints)]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _say_link(self, link: str) -> None:
+        if link != self.feed.link and self.started:
+            self.feed.link = link
+            note = "its stream is silent, it is asked now and then" if link else ""
+            self.emit.phase("stopping" if self.cancelled else self.feed.phase, note, link=link)
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("seq"), int) and "ev" in value else None
