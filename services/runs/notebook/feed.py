@@ -25,12 +25,12 @@ def passed_on(run_dir: Path) -> dict[int, int]:
 class Feed:
     """Events of the start ``number`` elsewhere, from ``have`` + 1 on. ``end`` is the end event's data once it came.
 
-    Events that come too early wait; ``missing`` says how many are. Costs become this agent's own, checkpoints are left
-    to whoever fetches them, so that one is told of only when it is here.
+    Events that come too early wait; ``missing`` says how many are. Costs become this agent's own (with ``costs``),
+    checkpoints are left to whoever fetches them, so that one is told of only when it is here.
     """
 
-    def __init__(self, emit: Emitter, number: int, have: int = 0, *, link: str = "") -> None:
-        self._emit, self.number, self.have, self._link = emit, number, have, link
+    def __init__(self, emit: Emitter, number: int, have: int = 0, *, link: str = "", costs: bool = True) -> None:
+        self._emit, self.number, self.have, self._link, self._costs = emit, number, have, link, costs
         self._early: dict[int, dict[str, Any]] = {}
         self.end: dict[str, Any] | None = None
 
@@ -64,7 +64,7 @@ class Feed:
         data.pop("origin", None)
         if ev == "end":
             self.end = data
-        elif ev == "cost":
+        elif ev == "cost" and self._costs:
             self._emit.cost(float(data.get("seconds") or 0.0), of=f"start {self.number}")
         elif ev in _RELAYED:
             if ev == "phase" and self._link:
