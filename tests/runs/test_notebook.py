@@ -3,6 +3,7 @@ agent on the box that follows through the store, and what happens when either si
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,16 +20,21 @@ import psutil
 import pytest
 
 from services.context import Context
+from services.drive.open import open_store
+from services.errors import BadInput
+from services.runs import actions as run_actions
 from services.runs import events, local, spec, view
 from services.runs.emit import Emitter
 from services.runs.notebook import actions, cells, layout, link
 from services.runs.notebook.feed import Feed
 from services.runs.notebook.target import TARGET
 from services.runs.remote import read_remote
+from services.runs.train import StartParams
 from services.runs.types import RunSpec, RunView, TrainConfig
 from services.workspace import Workspace, open_workspace
 from tests.runs.conftest import CHECKOUT, TRAINER, ended, processes_of, until
 from tests.runtime.support import write_dataset
+from tests.runtime.tiny_model import write_llama
 
 COLAB = '''
 """google.colab as far as the notebook needs it: the mount is a link, flushing is noted."""
@@ -319,9 +325,71 @@ def test_events_in_any_order_are_handed_on_once(tmp_path: Path, monkeypatch: pyt
 
 
 def test_where_the_notebook_finds_the_store(work: Workspace) -> None:
-    from services.drive.open import open_store
-
     assert link.mounted(work, open_store(work)) == str(work.store_path)
     other = msgspec.structs.replace(work.settings.notebook, mounted="/kaggle/input/x")
     changed = Workspace(work.root, msgspec.structs.replace(work.settings, notebook=other))
     assert link.mounted(changed, open_store(changed)) == "/kaggle/input/x"
+
+
+@pytest.mark.models
+async def test_real_training_through_the_notebook(work: Workspace, browser: Browser, tmp_path: Path) -> None:
+    model, data = write_llama(tmp_path / "tiny"), write_dataset(tmp_path / "intents")
+    patient = (work.root / "hybrid.toml").read_text().replace("0.05", "5")
+    (work.root / "hybrid.toml").write_text(patient)
+    params = StartParams(
+        data=str(data), model=str(model), target="notebook", r=4, dtype="fp32", batch_rows=8, max_steps=8, device="cpu"
+    )
+    seen = await asyncio.wait_for(run_actions.start(Context(work), params), 60)
+    run_dir = Path(seen.path)
+    waiting(run_dir)
+    process = browser.open(run_dir.name)
+    output, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == 0, output
+    done = ended(run_dir)
+    assert done.phase == "succeeded" and done.step == 8 and done.results["rows"] == 12
+    assert (run_dir / "output" / "adapter_model.safetensors").is_file()
+    assert len(list((browser.store / "models" / "base-models").iterdir())) == 1
+
+
+def test_executed_by_jupyter_itself(
+    start: Callable[..., Path], browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    import nbformat
+
+    run_dir = start("steps=10", "pause=0.02")
+    waiting(run_dir)
+    monkeypatch.setenv("HYBRID_WORK", str(browser.tmp / "jupyter"))
+    monkeypatch.setenv("HYBRID_STORE", str(browser.store))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # the kernel's, too
+    document = nbformat.read(browser.store / "notebooks" / f"{run_dir.name}.ipynb", as_version=4)
+    nbclient.NotebookClient(document, timeout=60, kernel_name="python3").execute()
+    assert "succeeded" in document.cells[-1].outputs[-1]["text"]
+    assert ended(run_dir).phase == "succeeded"
+
+
+async def test_the_store_in_a_bucket(
+    work: Workspace, start: Callable[..., Path], browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bucket is a folder of objects here, which the notebook sees as if it were mounted."""
+    pytest.importorskip("obstore")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = (work.root / "hybrid.toml").read_text()
+    (tmp_path / "bucket").mkdir()
+    store = f'[store]\nkind = "bucket"\nurl = "file://{tmp_path / "bucket"}"\nroot = "Banking LLM"\n'
+    (work.root / "hybrid.toml").write_text(settings + store)
+    warnings = await TARGET.check(Context(open_workspace(work.root)), StartParams(target="notebook"))
+    assert any("mounted as a folder" in warning for warning in warnings)
+    run_dir = start("steps=10", "pause=0.02")
+    waiting(run_dir)
+    browser.store = tmp_path / "bucket" / "Banking LLM"
+    browser.open(run_dir.name).communicate(timeout=30)
+    assert ended(run_dir).phase == "succeeded"
+    assert (run_dir / "output" / "metadata.json").is_file()
+
+
+async def test_a_budget_in_units_is_refused_first(work: Workspace) -> None:
+    with pytest.raises(BadInput, match="budget_cost"):
+        await TARGET.check(Context(work), StartParams(target="notebook", budget_cost=2))
