@@ -337,7 +337,7 @@ async def test_real_training_through_the_notebook(work: Workspace, browser: Brow
     patient = (work.root / "hybrid.toml").read_text().replace("0.05", "5")
     (work.root / "hybrid.toml").write_text(patient)
     params = StartParams(
-        data=str(data), model=str(model), target="notebook", r=4, dtype="fp32", batch_rows=8, max_steps=8, device="cpu"
+        data=str(data), model=str(model), target="notebook", r=4, dtype="fp32", batch_rows=8, max_steps=6, device="cpu"
     )
     seen = await asyncio.wait_for(run_actions.start(Context(work), params), 60)
     run_dir = Path(seen.path)
@@ -346,7 +346,7 @@ async def test_real_training_through_the_notebook(work: Workspace, browser: Brow
     output, _ = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0, output
     done = ended(run_dir)
-    assert done.phase == "succeeded" and done.step == 8 and done.results["rows"] == 12
+    assert done.phase == "succeeded" and done.step == 6 and done.results["rows"] == 12
     assert (run_dir / "output" / "adapter_model.safetensors").is_file()
     assert len(list((browser.store / "models" / "base-models").iterdir())) == 1
 

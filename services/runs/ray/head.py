@@ -43,11 +43,11 @@ class Head:
         """Until the run has ended; 0 if it did so in order."""
         import ray
 
-        signal.signal(signal.SIGTERM, self._on_sigterm)
         self.place.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
             (self.place / "checkpoint").unlink()
         ray.init(log_to_driver=False)
+        signal.signal(signal.SIGTERM, self._on_sigterm)  # after it: Ray puts a handler of its own there
         try:
             if not self._room(ray):
                 return 1
