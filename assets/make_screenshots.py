@@ -22,6 +22,7 @@ SIZE = (120, 40)
 POLL_SECONDS = 0.25
 STILL_SECONDS = 1.5  # a screen is ready when it has shown the same for so long, and says nowhere that it is loading
 MOST_SECONDS = 60.0
+DRIVE_SECONDS = 3.0  # a transfer on its way never stands still
 BUSY = (
     "Loading",
     "Reading",
@@ -65,7 +66,8 @@ async def make(
     """Write ``<screen>.svg`` for each screen (of ``only``, if any) into ``out``, which exists.
 
     ``run`` is shown on the training screen; ``prompt`` is asked of ``model`` beside the base. Of the storage screen
-    there is a second picture, ``storage-plan.svg``: the plan of all that is safe to clean.
+    there is a second picture, ``storage-plan.svg``: the plan of all that is safe to clean. The Drive screen has its
+    queue in front; for a picture of work under way, queue some transfers first.
     """
     app = HybridApp(workspace.open_workspace(root))
     made: list[Path] = []
@@ -87,6 +89,9 @@ async def make(
             if prompt and place.name == "inference":
                 await pilot.press("i", *prompt, "enter")
                 await settle(pilot, most)
+            if place.name == "drive":
+                await pilot.press("t")
+                await settle(pilot, min(most, DRIVE_SECONDS))
             made.append(await take(pilot, out / f"{place.name}.svg"))
             if place.name == "storage":
                 await pilot.press("a", "d")

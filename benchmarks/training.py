@@ -31,7 +31,7 @@ from services.runtime.batches import Batch
 from services.runtime.tokenizer import Tokenizer
 
 ROWS, RANK, ALPHA, LR, WARM_UP = 16, 8, 16.0, 5e-4, 2
-NAMES = {"ours": "hybrid-tui", "sft": "TRL SFTTrainer", "hf": "HF Trainer + PEFT"}
+NAMES = {"ours": "hybrid-tui", "plain": "hybrid-tui, uncompiled", "sft": "TRL SFTTrainer", "hf": "HF Trainer + PEFT"}
 
 
 def some_rows(path: Path | None) -> list[Row]:
@@ -75,13 +75,18 @@ class Clock:
         print(json.dumps({"tokens_s": tokens / seconds, "rss": rss, "loss": loss, "seconds": seconds}), flush=True)
 
 
-def train_ours(model: Path, work: list[Batch], dtype: str) -> None:
+def train_ours(model: Path, work: list[Batch], dtype: str, *, compiled: bool) -> None:
     """Our step loop as ``services.runtime.training`` runs it."""
     import torch
 
+    from services.runtime import pointwise
     from services.runtime.learner import open_learner
     from services.runtime.lora import LoraConfig
 
+    if compiled:
+        complaint = pointwise.compile_all(torch.device("cpu"))
+        if complaint:
+            print(f"not compiled: {complaint}", file=sys.stderr)
     learner = open_learner(str(model), dtype)
     learner.attach(LoraConfig(RANK, ALPHA), seed=0)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=LR, weight_decay=0.0, fused=True)
@@ -89,12 +94,11 @@ def train_ours(model: Path, work: list[Batch], dtype: str) -> None:
     for batch in work:
         clock.step_begins()
         optimizer.zero_grad(set_to_none=False)
-        loss = learner.loss(batch.examples, training=True) / batch.labels
-        loss.backward()
+        loss = learner.learn(batch.examples, 1 / batch.labels) / batch.labels
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         learner.updated()
-        clock.losses.append(float(loss.detach()))
+        clock.losses.append(float(loss))
     clock.report()
 
 
@@ -179,7 +183,7 @@ def train_peer(kind: str, model: Path, work: list[Batch], dtype: str) -> None:
 
 def measure(kind: str, arguments: argparse.Namespace, dtype: str) -> dict[str, float] | None:
     """Run one trainer as a child process; None when it can't (its message goes to stderr)."""
-    python = sys.executable if kind == "ours" else os.environ.get("HYBRID_BENCH_PYTHON", sys.executable)
+    python = sys.executable if kind in ("ours", "plain") else os.environ.get("HYBRID_BENCH_PYTHON", sys.executable)
     command = [python, "-m", "benchmarks.training", str(arguments.model), "--child", kind, "--dtype", dtype]
     command += ["--steps", str(arguments.steps), "--threads", str(arguments.threads)]
     command += ["--data", str(arguments.data)] if arguments.data else []
@@ -196,14 +200,14 @@ def measure(kind: str, arguments: argparse.Namespace, dtype: str) -> dict[str, f
 def table(results: dict[str, list[dict[str, float]]], dtype: str, arguments: argparse.Namespace) -> None:
     """Print the best round of each, and our ratio to each peer."""
     print(f"\n{dtype}, {arguments.steps} steps of {ROWS} rows, {arguments.threads} threads, best of {arguments.rounds}")
-    print(f"{'':20} {'real tokens/s':>14} {'ours / it':>10} {'peak memory':>12} {'ours / it':>10} {'mean loss':>10}")
+    print(f"{'':22} {'real tokens/s':>14} {'ours / it':>10} {'peak memory':>12} {'ours / it':>10} {'mean loss':>10}")
     best = {kind: max(rounds, key=lambda f: f["tokens_s"]) for kind, rounds in results.items() if rounds}
     ours = best.get("ours")
     for kind, figures in best.items():
         speed = ours["tokens_s"] / figures["tokens_s"] if ours else float("nan")
         memory = ours["rss"] / figures["rss"] if ours else float("nan")
         print(
-            f"{NAMES[kind]:20} {figures['tokens_s']:14.0f} {speed:10.2f} {figures['rss'] / 1e9:9.2f} GB "
+            f"{NAMES[kind]:22} {figures['tokens_s']:14.0f} {speed:10.2f} {figures['rss'] / 1e9:9.2f} GB "
             f"{memory:10.2f} {figures['loss']:10.3f}"
         )
 
@@ -223,13 +227,13 @@ def main() -> None:
     if arguments.child:
         loading.use_threads(arguments.threads)
         work = the_batches(arguments.model, arguments.data, arguments.steps)
-        if arguments.child == "ours":
-            train_ours(arguments.model, work, arguments.dtype[0])
+        if arguments.child in ("ours", "plain"):
+            train_ours(arguments.model, work, arguments.dtype[0], compiled=arguments.child == "ours")
         else:
             train_peer(arguments.child, arguments.model, work, arguments.dtype[0])
         return
     for dtype in arguments.dtype or ["bf16", "fp32"]:
-        kinds = ["ours", *arguments.peers.split(",")]
+        kinds = ["ours", "plain", *arguments.peers.split(",")]
         results: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
         for _ in range(arguments.rounds):
             for kind in kinds:

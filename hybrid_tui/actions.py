@@ -216,6 +216,62 @@ _TABLE = (
     Action(
         "drive.status", "services.drive.auth.actions:status", "Who is signed in to Google Drive, scope, quota, root."
     ),
+    Action("drive.list", "services.transfers.queue_actions:list_level", "One level of the store: names, sizes, dates."),
+    Action(
+        "drive.plan",
+        "services.transfers.actions:plan_of",
+        "What a push or pull would do: what is new, changed, only at one side, the same.",
+    ),
+    Action(
+        "drive.push",
+        "services.transfers.actions:push",
+        "Make a folder of the store equal to a local one; manifest.json goes last.",
+        writes=True,
+        asks=True,
+        outlives="What arrived stays: the same command goes on from there.",
+    ),
+    Action(
+        "drive.pull",
+        "services.transfers.actions:pull",
+        "Fetch a folder of the store, or a version (banking@deployed), and verify it.",
+        writes=True,
+        asks=True,
+        outlives="What arrived stays: the same command goes on from there.",
+    ),
+    Action(
+        "drive.verify",
+        "services.transfers.actions:verify",
+        "Is a local folder what lies in the store? By checksums; exit code 3 if not.",
+    ),
+    Action(
+        "drive.trash",
+        "services.transfers.queue_actions:trash",
+        "Move a file or folder of the store to the store's trash.",
+        writes=True,
+        asks=True,
+    ),
+    Action(
+        "drive.transfers",
+        "services.transfers.queue_actions:transfers",
+        "The queue of transfers: how far, how fast, how long, what went wrong.",
+    ),
+    Action("drive.pause", "services.transfers.queue_actions:pause", "Let a transfer rest.", writes=True),
+    Action(
+        "drive.resume",
+        "services.transfers.queue_actions:resume",
+        "Go on with a transfer that is paused, interrupted, cancelled or failed.",
+        writes=True,
+    ),
+    Action(
+        "drive.cancel", "services.transfers.queue_actions:cancel", "End a transfer; what arrived stays.", writes=True
+    ),
+    Action(
+        "drive.priority",
+        "services.transfers.queue_actions:priority",
+        "Move a waiting transfer up or down in the queue.",
+        writes=True,
+    ),
+    Action("drive.clear", "services.transfers.queue_actions:clear", "Forget transfers that are over.", writes=True),
     Action(
         "drive.init",
         "services.drive.google_init:init",

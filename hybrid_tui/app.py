@@ -31,6 +31,7 @@ _HERE = Path(__file__).resolve().parent
 ASSETS = next(folder for folder in (_HERE / "assets", _HERE.parent / "assets") if folder.is_dir())
 _STORES = {"folder": "plain folder", "drive": "Google Drive", "bucket": "bucket"}
 SMALLEST = (60, 15)
+_STORES = {"folder": "plain folder", "drive": "Google Drive", "bucket": "bucket"}
 DISK_SECONDS = 30.0
 CRASH_SECONDS = 60.0  # a timer that fails the same way again is not told again before
 

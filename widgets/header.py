@@ -58,7 +58,7 @@ class PanelHeader(Widget):
         facts = self.facts
         if facts is None:
             return Content("")
-        return Content("\n").join([self._first(facts, self.size.width), self._second(facts)])
+        return Content("\n").join([self._first(facts, self.size.width), self._second(facts, self.size.width)])
 
     def _first(self, facts: HeaderFacts, width: int) -> Content:
         def style(name: str) -> Style:
@@ -77,11 +77,13 @@ class PanelHeader(Widget):
             gap = width - left.cell_length - right.cell_length
         return Content.assemble(left, " " * max(gap, 0), right)
 
-    def _second(self, facts: HeaderFacts) -> Content:
+    def _second(self, facts: HeaderFacts, width: int) -> Content:
+        roomy = sum(len(key) + len(title) + 3 for key, _, title in facts.places) <= width
+        after = " " if roomy else ""
         parts: list[Content] = []
         for key, name, title in facts.places:
             if name == self.current:
                 parts.append(Content.assemble((f" {key} {title} ", self.get_visual_style("header--current"))))
             else:
-                parts.append(Content.assemble(f" {key} ", (f"{title} ", self.get_visual_style("header--quiet"))))
+                parts.append(Content.assemble(f" {key} ", (f"{title}{after}", self.get_visual_style("header--quiet"))))
         return Content("").join(parts)

@@ -31,5 +31,6 @@ PLACES = (
     Place("registry", "Registry", "3", "RegistryScreen"),
     Place("training", "Training", "4", "TrainingScreen"),
     Place("inference", "Inference", "5", "InferenceScreen"),
-    Place("advisor", "Advisor", "6", "AdvisorScreen"),
+    Place("drive", "Drive", "6", "DriveScreen"),
+    Place("advisor", "Advisor", "7", "AdvisorScreen"),
 )

@@ -23,6 +23,7 @@ from widgets.version_facts import history_lines, version_facts
 from widgets.version_table import VersionTable
 
 if TYPE_CHECKING:
+    from hybrid_tui.screens.drive import DriveScreen
     from hybrid_tui.screens.inference import InferenceScreen
 
 LOOK_SECONDS = 5.0  # other shells and runs write to the registry too
@@ -195,6 +196,14 @@ class RegistryScreen(PanelScreen):
             return
         self.panel.action_go("inference")
         cast("InferenceScreen", self.app.screen).talk_to(version.id)
+
+    def action_fetch(self) -> None:
+        """Go to the Drive screen to fetch this version's files."""
+        version = self._chosen("fetch")
+        if version is None:
+            return
+        self.panel.action_go("drive")
+        cast("DriveScreen", self.app.screen).fetch(version.id)
 
     def action_promote(self) -> None:
         """Ask which alias goes to this version, show what that means, move it."""

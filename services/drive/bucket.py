@@ -138,8 +138,9 @@ class BucketStore(Store):
 
     async def list(self, path: str) -> tuple[Entry, ...]:
         """See ``Store.list``."""
-        folders, files = await self.objects.children(_key(path))
-        found = [Entry(_last(f), True, 0) for f in folders] + [Entry(_last(f.key), False, f.size) for f in files]
+        folders, files = await self.objects.children(_key(path) if path else "")
+        found = [Entry(_last(f), True, 0) for f in folders]
+        found += [Entry(_last(f.key), False, f.size, f.modified) for f in files]
         return tuple(sorted(found, key=lambda e: e.name))
 
     async def stat(self, path: str) -> Entry | None:

@@ -115,7 +115,7 @@ class FolderStore(Store):
 
     async def list(self, path: str) -> tuple[Entry, ...]:
         """See ``Store.list``."""
-        folder = self._at(path)
+        folder = self._at(path) if path else self.root
 
         def scan() -> tuple[Entry, ...]:
             try:
@@ -182,7 +182,7 @@ class FolderStore(Store):
 
     async def trash(self, folder: str, paths: Sequence[str]) -> None:
         """See ``Store.trash``: below ``.trash`` in the store's root, under the moment and the old path."""
-        source = self._at(folder)
+        source = self._at(folder) if folder else self.root
         place = self.root / TRASH / time.strftime("%Y%m%d-%H%M%S") / uuid.uuid4().hex[:4] / folder
 
         def move() -> None:

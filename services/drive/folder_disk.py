@@ -54,7 +54,8 @@ def read(file: Path) -> bytes | None:
 def entry(found: os.DirEntry[str]) -> Entry:
     """What a listing found, as the store tells it."""
     folder = found.is_dir()
-    return Entry(found.name, folder, 0 if folder else found.stat(follow_symlinks=False).st_size)
+    status = found.stat(follow_symlinks=False)
+    return Entry(found.name, folder, 0 if folder else status.st_size, status.st_mtime)
 
 
 def create(path: Path, data: bytes) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.drive import google_fetch, google_root, google_status, names
-from services.drive.api.types import DriveFile
+from services.drive.api.types import DriveFile, Stats
 from services.drive.google_claims import Claims
-from services.drive.google_files import Files, each
+from services.drive.google_files import Files, each, stored
 from services.drive.google_root import Ambiguous
 from services.drive.google_tree import Tree, no_bytes
 from services.drive.store import Copied, Entry, OnBytes, Source, Store, Stored, StoreStatus, Wanted, parts
@@ -157,16 +157,24 @@ class DriveStore(Store):
     # folders
 
     async def list(self, path: str) -> tuple[Entry, ...]:
-        """See ``Store.list``: asked now. Names that several things share are listed once."""
+        """See ``Store.list``: asked now. Names that several things share are listed once, as not to be fetched."""
         tree = await self._tree()
         folder = await tree.find(path)
         if folder is None or not folder.folder:
             return ()
         listing = await tree.listing(folder, sure=True)
-        found = {part: alike[0] for part, alike in listing.twins.items()}
+        found = [
+            Entry(part, alike[0].folder, 0, skipped=f"{len(alike)} different things have this name")
+            for part, alike in listing.twins.items()
+        ]
         for part, child in listing.files.items():
-            found[part] = await tree.through(child) or child
-        return tuple(Entry(part, f.folder, f.size or 0) for part, f in sorted(found.items()))
+            file = await tree.through(child)
+            if file is not None and file.folder:
+                found.append(Entry(part, True, 0, file.modified))
+            else:
+                told = stored(part, file) if file else Stored(part, 0, skipped="A shortcut that leads nowhere.")
+                found.append(Entry(part, False, told.size, told.modified, told.skipped))
+        return tuple(sorted(found, key=lambda e: e.name))
 
     async def stat(self, path: str) -> Entry | None:
         """See ``Store.stat``."""
@@ -235,9 +243,10 @@ class DriveStore(Store):
         tree = await self._tree()
 
         async def one(path: str) -> None:
-            found = await tree.find(f"{folder}/{path}", itself=True)
+            place = f"{folder}/{path}" if folder else path
+            found = await tree.find(place, itself=True)
             if found is None:
-                raise HybridError(f"There is no {folder}/{path} on Google Drive.")
+                raise HybridError(f"There is no {place} on Google Drive.")
             await tree.client.trash(found.id)
             tree.cache.forget(found.id)
 
@@ -256,6 +265,16 @@ class DriveStore(Store):
         """``My Drive/Banking LLM/models/…``: where a person finds it in the browser."""
         top = "Shared drive" if self.workspace.settings.drive.shared_drive else "My Drive"
         return "/".join((top, self.root_name, *([path] if path else [])))
+
+    @property
+    def stats(self) -> Stats:
+        """What the running loop's client has done so far; all zero before it was asked anything."""
+        if _SESSIONS not in sys.modules:
+            return Stats()
+        from services.drive import google_session
+
+        session = google_session.opened(self.workspace)
+        return session.client.stats if session else Stats()
 
     async def _session(self) -> Session:
         # The first import of the client takes a while: not on the loop's time.

@@ -62,7 +62,7 @@ class Files:
             if file is None:
                 found.append(Stored(prefix + part, 0, skipped="A shortcut that leads nowhere."))
             elif not file.folder:
-                found.append(_stored(prefix + part, file))
+                found.append(stored(prefix + part, file))
             elif file.id in above:
                 found.append(Stored(prefix + part, 0, skipped="A shortcut to a folder that it lies in."))
             else:
@@ -171,7 +171,7 @@ class Files:
         return Copied(wanted.path, found.size, sha256)
 
 
-def _stored(path: str, file: DriveFile) -> Stored:
+def stored(path: str, file: DriveFile) -> Stored:
     skipped = ""
     if file.google_doc:
         skipped = "A Google document: it has no bytes of its own; export it in the browser."

@@ -68,7 +68,7 @@ async def session(workspace: Workspace) -> Session:
     """The running loop's session for the workspace's store; another one after another sign-in. Nothing is sent yet."""
     loop = asyncio.get_running_loop()
     here = _loops.setdefault(loop, _Loop())
-    key = (workspace.root, msgspec.json.encode((workspace.settings.drive, workspace.settings.store.root)))
+    key = _key(workspace)
     async with here.opening:
         known = here.sessions.get(key)
         if known is not None and loop.time() - known[0].looked < _LOOK_SECONDS:
@@ -83,6 +83,17 @@ async def session(workspace: Workspace) -> Session:
         opened = await anext(keeper)
         here.sessions[key] = opened, keeper
         return opened
+
+
+def opened(workspace: Workspace) -> Session | None:
+    """The running loop's session for the workspace's store, if it was asked for before."""
+    here = _loops.get(asyncio.get_running_loop())
+    found = here.sessions.get(_key(workspace)) if here else None
+    return found[0] if found else None
+
+
+def _key(workspace: Workspace) -> _Key:
+    return workspace.root, msgspec.json.encode((workspace.settings.drive, workspace.settings.store.root))
 
 
 async def close(workspace: Workspace) -> None:

@@ -23,11 +23,16 @@ OnBytes = Callable[[int, str], None]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A file or folder by its last name; ``size`` is a file's bytes, 0 for a folder."""
+    """A file or folder by its last name; ``size`` is a file's bytes, 0 for a folder.
+
+    ``modified`` is Unix time, 0 where the store gives none; ``skipped`` says why a file can't be fetched, else "".
+    """
 
     name: str
     folder: bool
     size: int
+    modified: float = 0.0
+    skipped: str = ""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -146,7 +151,7 @@ class Store(ABC):
 
     @abstractmethod
     async def list(self, path: str) -> tuple[Entry, ...]:
-        """The children of a folder by name; empty when there is no such folder."""
+        """The children of a folder by name; empty when there is no such folder. "" is the store's root."""
 
     @abstractmethod
     async def stat(self, path: str) -> Entry | None:
@@ -182,7 +187,10 @@ class Store(ABC):
 
     @abstractmethod
     async def trash(self, folder: str, paths: Sequence[str]) -> None:
-        """Move files below ``folder`` to the store's trash, from where a person can bring them back."""
+        """Move files below ``folder`` to the store's trash, from where a person can bring them back.
+
+        Where the store has folders (a bucket has none), a path may be one of a folder. ``folder`` "" is the root.
+        """
 
     @abstractmethod
     async def rename(self, path: str, to: str) -> bool:

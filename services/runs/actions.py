@@ -105,7 +105,7 @@ async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
 
 
 async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
-    """Follow again every run that may go on elsewhere while nothing here follows it. The panel does so when it opens.
+    """Follow again every run that may go on elsewhere while nothing here follows it. Gets no new machines.
 
     A run that can't be reattached is told as progress, and the others are.
     """
@@ -115,7 +115,7 @@ async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
         return Plan("train.reattach", f"follow {len(found)} runs again", tuple(path.name for path in found))
     for run_dir in found:
         try:
-            await asyncio.to_thread(local.resume, run_dir)
+            await asyncio.to_thread(local.resume, run_dir, follow_only=True)
         except HybridError as error:
             ctx.report(Progress("reattach", note=f"{run_dir.name}: {error}"))
     return Runs(tuple([await asyncio.to_thread(view.read, run_dir) for run_dir in found]))

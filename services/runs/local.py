@@ -55,9 +55,10 @@ def submit(workspace: Workspace, run: RunSpec) -> Path:
     return run_dir
 
 
-def resume(run_dir: Path) -> int:
+def resume(run_dir: Path, *, follow_only: bool = False) -> int:
     """Start the next attempt of a run that failed, was cancelled or was lost; its number.
 
+    ``follow_only``: of a run elsewhere, only if its machine is still there; no new one is got.
     Raises Refused when it still runs, has succeeded, or somebody else resumes it in this moment.
     """
     _wait_for_last_breath(run_dir)
@@ -78,8 +79,10 @@ def resume(run_dir: Path) -> int:
     except OSError as error:
         raise _not_started(run_dir, error) from error
     try:
-        for request in ("cancel", "checkpoint", "consent"):  # asked of the attempt before
+        for request in ("cancel", "checkpoint", "consent", "follow"):  # asked of the attempt before
             (run_dir / "control" / request).unlink(missing_ok=True)
+        if follow_only:
+            (run_dir / "control" / "follow").touch()
         _spawn(run_dir, lock)
     except (OSError, HybridError) as error:
         shutil.rmtree(run_dir / "attempts" / str(number), ignore_errors=True)
@@ -96,7 +99,7 @@ def cancel(run_dir: Path) -> None:
     """
     _require_live(run_dir, "cancel")
     if read(run_dir).unattached:
-        resume(run_dir)
+        resume(run_dir, follow_only=True)
     (run_dir / "control" / "cancel").touch()
 
 

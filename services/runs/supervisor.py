@@ -271,6 +271,7 @@ class Attempt:
         self.stopping_since: float | None = None
         self.killed_by_us = False
         self.terminated = False
+        self.heard = self.told_to_stop = False  # whether the command has spoken, hence handles signals; was signalled
         self.over_budget = False
         self.limit = 0.0 if self.follows else _seconds_left(run_dir, self.number, float(spec.get("max_seconds") or 0))
         self.next_heartbeat = self.next_cost = 0.0
@@ -356,6 +357,7 @@ class Attempt:
 
     def _take(self, line: bytes) -> None:
         """One line of the trainer becomes an event."""
+        self.heard = True
         try:
             data = json.loads(line)
             ev = data.pop("ev")
@@ -392,7 +394,9 @@ class Attempt:
                 self.stopping_since = now
                 why = "the supervisor was told to stop" if self.terminated else "cancelled"
                 self._enter("stopping", "the budget is used up" if self.over_budget else why)
-                os.kill(child.pid, signal.SIGTERM)  # Popen.terminate would reap it, were it gone already
+        elif not self.told_to_stop and (self.heard or not self.follows):  # an agent must live to free its machine
+            self.told_to_stop = True
+            os.kill(child.pid, signal.SIGTERM)  # Popen.terminate would reap it, were it gone already
         elif now - self.stopping_since > self.grace and not self.killed_by_us:
             self.killed_by_us = True
             _kill_group(child.pid)

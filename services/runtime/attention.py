@@ -40,6 +40,7 @@ class Packing:
         self.bounds = torch.cat([starts, torch.tensor([sum(lengths)])]).to(device, torch.int32)
         self.full = min(lengths) == self.longest
         self.dense = self.full and self.longest >= LONG
+        self.everywhere = False  # every position is labelled, in order
         self._mask: torch.Tensor | None = None
 
     def mask(self, like: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from services.runtime.attention import LONG, Packing
 from services.runtime.batches import Example
 from services.runtime.llama import Llama
 
-TOKENS, LABELS = 512, 1024  # sizes are multiples of these; rows and their length are powers of two
+TOKENS, LABELS = 1024, 1024  # sizes are multiples of these; rows and their length are powers of two
 MOST_TOKENS = 65_536  # beyond, the kernels take longer than their start
 MOST_GRAPHS = 12  # each keeps its inputs; the memory of what is in between is shared
 
@@ -47,6 +47,7 @@ class Size:
     labels: int
     rows: int
     longest: int
+    everywhere: bool
 
 
 @dataclass
@@ -57,6 +58,35 @@ class Recorded:
     packing: Packing
     inputs: list[torch.Tensor]
     loss: torch.Tensor
+
+
+def fill(examples: Sequence[Example], share: float, device: torch.device) -> tuple[Size, Packing, list[torch.Tensor]]:
+    """A batch filled up to the next size, and its tensors in ``compute``'s order."""
+    ids, at, targets = batches.packed(examples)
+    everywhere = len(at) == len(ids)
+    lengths = [example.tokens - 1 for example in examples]
+    longest = _doubled(max(lengths), 128)
+    tokens = _up(len(ids), TOKENS)
+    labels = tokens if everywhere else _up(len(at), LABELS)
+    spare = tokens - len(ids)
+    lengths += [longest] * (spare // longest) + [spare % longest] * (spare % longest > 0)
+    rows = _doubled(len(lengths), 64)
+    lengths += [0] * (rows - len(lengths))
+    packing = Packing(tuple(lengths), device, longest)
+    packing.full = packing.dense = False  # the same for all batches of a size
+    packing.everywhere = everywhere
+    lists = (ids + [0] * spare, at + [0] * (labels - len(at)), targets + [-1] * (labels - len(targets)))
+    inputs = [torch.tensor(values, device=device) for values in lists]
+    inputs += [torch.tensor(share, device=device), packing.positions, packing.index, packing.bounds]
+    return Size(tokens, labels, rows, longest, everywhere), packing, inputs
+
+
+def compute(model: Llama, packing: Packing, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """Add the gradient of a filled batch to the adapters'; the sum of its cross-entropies."""
+    ids, at, targets, share, packing.positions, packing.index, packing.bounds = inputs
+    loss = model.loss(ids, packing, at, targets, training=True)
+    (loss * share).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 class Graphs:
@@ -73,40 +103,17 @@ class Graphs:
 
         A size is computed directly when it comes for the first time (which compiles what must be), recorded the second.
         """
-        size, packing, inputs = self._filled(examples, share)
+        size, packing, inputs = fill(examples, share, self.model.device)
         recorded = self._recorded.get(size)
         if recorded is None:
             if size not in self._seen or len(self._recorded) >= MOST_GRAPHS:
                 self._seen.add(size)
-                return self._compute(packing, inputs)
+                return compute(self.model, packing, inputs)
             recorded = self._recorded[size] = self._record(packing, inputs)
         for place, value in zip(recorded.inputs, inputs, strict=True):
             place.copy_(value)
         recorded.graph.replay()
         return recorded.loss.clone()
-
-    def _filled(self, examples: Sequence[Example], share: float) -> tuple[Size, Packing, list[torch.Tensor]]:
-        ids, at, targets = batches.packed(examples)
-        lengths = [example.tokens - 1 for example in examples]
-        longest = _doubled(max(lengths), 32)
-        tokens, labels = _up(len(ids), TOKENS), _up(len(at), LABELS)
-        spare = tokens - len(ids)
-        lengths += [longest] * (spare // longest) + [spare % longest] * (spare % longest > 0)
-        rows = _doubled(len(lengths), 64)
-        lengths += [0] * (rows - len(lengths))
-        device = self.model.device
-        packing = Packing(tuple(lengths), device, longest)
-        packing.full = packing.dense = False  # the same for all batches of a size
-        lists = (ids + [0] * spare, at + [0] * (labels - len(at)), targets + [-1] * (labels - len(targets)))
-        inputs = [torch.tensor(values, device=device) for values in lists]
-        inputs += [torch.tensor(share, device=device), packing.positions, packing.index, packing.bounds]
-        return Size(tokens, labels, rows, longest), packing, inputs
-
-    def _compute(self, packing: Packing, inputs: list[torch.Tensor]) -> torch.Tensor:
-        ids, at, targets, share, packing.positions, packing.index, packing.bounds = inputs
-        loss = self.model.loss(ids, packing, at, targets, training=True)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
 
     def _record(self, packing: Packing, inputs: list[torch.Tensor]) -> Recorded:
         assert self.model.adapters is not None and self.model.adapters.flat.grad is not None
@@ -114,10 +121,10 @@ class Graphs:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self._compute(packing, inputs)  # the libraries' own first-time work must not be recorded
+            compute(self.model, packing, inputs)  # the libraries' own first-time work must not be recorded
         torch.cuda.current_stream().wait_stream(side)
         self.model.adapters.flat.grad.copy_(kept)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            loss = self._compute(packing, inputs)
+            loss = compute(self.model, packing, inputs)
         return Recorded(graph, packing, inputs, loss)

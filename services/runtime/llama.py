@@ -285,7 +285,7 @@ class Llama:
         x = self.weights.embedding[ids]
         last = self.shape.layers - 1
         for number in range(self.shape.layers):
-            some = wanted if number == last and len(wanted) < len(ids) else None
+            some = wanted if number == last and not packing.everywhere else None
             arguments = (number, x, self.adapters.flat, angles, packing, some, training)
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(self.layer, *arguments, use_reentrant=False)

@@ -69,6 +69,7 @@ class LlamaLearner:
         """See ``Learner.loss``. The last token of a row predicts nothing, so it is not read."""
         ids, at, targets = batches.packed(examples)
         packing = Packing(tuple(example.tokens - 1 for example in examples), self.device)
+        packing.everywhere = len(at) == len(ids)
         packed, positions, wanted = (torch.tensor(values, device=self.device) for values in (ids, at, targets))
         return self.model.loss(packed, packing, positions, wanted, training=training)
 

@@ -96,7 +96,7 @@ async def test_help_lists_every_key_of_the_screen_and_everywhere(app: HybridApp)
         shown = await until_text(pilot, "Everywhere")
         for key in (*keymap.KEYS["overview"], *(k for k in keymap.KEYS["app"] if "app.go" not in k.action)):
             assert key.help in shown
-        assert "1 … 6" in shown
+        assert "1 … 7" in shown
 
 
 async def test_a_key_can_be_remapped_and_help_shows_it(tmp_path: Path) -> None:

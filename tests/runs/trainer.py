@@ -1,8 +1,9 @@
 """A trainer without a model: emits, checkpoints, obeys and fails as a real one does. Driven by the spec's command line.
 
-    python trainer.py RUN_DIR [steps=20] [pause=0.01] [checkpoint=5] [crash=KIND@STEP] [secret=NAME]
+    python trainer.py RUN_DIR [steps=20] [pause=0.01] [checkpoint=5] [crash=KIND@STEP] [secret=NAME] [finish=PATH]
 
-It counts steps, continues from the last checkpoint, and leaves ``output/metadata.json`` with the steps it made.
+It counts steps, continues from the last checkpoint, succeeds early once PATH exists, and leaves
+``output/metadata.json`` with the steps it made.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ def main() -> int:
         )
         if step % every == 0 or emit.checkpoint_wanted():
             save(emit, run_dir, step)
+        if "finish" in options and Path(options["finish"]).exists():
+            break
         if kind and step == int(at) and emit.attempt == 1:
             crash(kind, emit)
         if emit.cancelled():

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from services.runtime import graphs  # noqa: E402
 from services.runtime.batches import Example  # noqa: E402
 from services.runtime.learner import open_learner  # noqa: E402
 from services.runtime.llama_learner import LlamaLearner  # noqa: E402
@@ -183,3 +184,18 @@ def test_another_architecture_trains_through_peft(tmp_path: Path) -> None:
     again = open_learner(str(tmp_path / "gpt2"), "fp32", tmp_path / "adapter")
     expected = learner.loss(rows, training=False).item()
     assert again.loss(rows, training=False).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_batch_filled_up_to_a_recorded_size_gives_the_same(folder: Path, everywhere: bool) -> None:
+    learner = trained(folder)
+    rows = examples(5)
+    if everywhere:
+        rows = [Example(row.ids, 1) for row in rows]
+    expected = learner.learn(rows, 0.25)
+    gradient = learner.parameters()[0].grad.clone()
+    learner.parameters()[0].grad.zero_()
+    size, packing, inputs = graphs.fill(rows, 0.25, learner.device)
+    assert size.tokens == int(packing.bounds[-1]) == 1024 and packing.rows == size.rows == 64
+    assert graphs.compute(learner.model, packing, inputs).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert (learner.parameters()[0].grad - gradient).norm() <= 1e-5 * gradient.norm()

@@ -74,7 +74,7 @@ def test_a_diverging_loss_is_named() -> None:
     watch = Watch()
     assert not any(watch.diverging(4.0 + 0.1 * (i % 3)) for i in range(100))
     steps = next(i for i in range(1, 200) if watch.diverging(9.0))
-    assert PATIENCE < steps < 2 * PATIENCE
+    assert PATIENCE < steps < 3 * PATIENCE
 
 
 def test_portions_are_in_order_and_within_the_limit() -> None:
@@ -110,7 +110,7 @@ from services.runtime import training
 take = training.take_step
 def step(*arguments):
     used = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (used + 30_000_000, -1))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 25_000_000, -1))
     return take(*arguments)
 training.take_step = step
 sys.exit(train.main(sys.argv[1:]))
@@ -118,12 +118,12 @@ sys.exit(train.main(sys.argv[1:]))
 
 
 def test_a_run_out_of_memory_goes_on_in_smaller_portions(data: Path, tmp_path: Path) -> None:
-    model = tiny_model.write_llama(tmp_path / "model", layers=6)
-    long = support.write_dataset(tmp_path / "long", train=400)
+    model = tiny_model.write_llama(tmp_path / "model", layers=4)
+    long = support.write_dataset(tmp_path / "long", train=160)
     settings = {"batch_rows": 400, "batch_tokens": 100_000, "max_steps": 2, "epochs": 100, "eval_rows": 4}
     folder = support.write_run(tmp_path / "run", model, long, **settings)
     command = [sys.executable, "-c", SMALL_MEMORY, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Memory ran out; computing" in done.stdout and "step=2" in done.stdout, done.stdout
 
@@ -133,10 +133,13 @@ def test_two_processes_see_the_batches_of_one(model: Path, data: Path, tmp_path:
     for processes in (1, 2):
         settings = {"processes": processes, "device": "cpu", "max_steps": 12, "epochs": 5, "lr": 0.01}
         folder = support.write_run(tmp_path / str(processes), model, data, **settings)
-        process, told = support.start(folder)
-        with told:
-            events = [json.loads(line) for line in told]
-        assert process.wait(timeout=120) == 0, (folder / "log.txt").read_text()
+        if processes == 1:
+            _, events = support.train(folder)
+        else:
+            process, told = support.start(folder)
+            with told:
+                events = [json.loads(line) for line in told]
+            assert process.wait(timeout=300) == 0, (folder / "log.txt").read_text()
         curves.append(support.losses(events))
         assert len([e for e in events if e["ev"] == "metric" and e["split"] == "test"]) == 1
         results.append(load_file(folder / "output/adapter_model.safetensors"))
@@ -156,6 +159,6 @@ def test_several_processes_stop_together_with_a_checkpoint(model: Path, data: Pa
                 process.terminate()
                 break
         events += [json.loads(line) for line in told]
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=300) == 130
     (last,) = [e for e in events if e["ev"] == "ckpt"]
     assert checkpoint.read(folder / last["path"]).state.step == last["step"]

@@ -99,22 +99,6 @@ def test_qlora_learns_and_opens_again(tmp_path: Path, task: str) -> None:
     assert again.accuracy >= 0.7  # on the base that was not rounded to 4 bits
 
 
-def test_memory_is_measured_and_a_step_too_large_is_computed_in_portions(tmp_path: Path) -> None:
-    model = tiny_model.write_llama(tmp_path / "model", layers=12)
-    data = support.write_dataset(tmp_path / "data", train=4000)
-    _, total = torch.cuda.mem_get_info()
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 300e6) / total)
-    settings = {"batch_rows": 0, "batch_tokens": 200_000, "max_steps": 2, "epochs": 9, "eval_rows": 4}
-    try:
-        code, events = support.train(support.write_run(tmp_path / "run", model, data, **settings))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    texts = [e["text"] for e in events if e["ev"] == "log"]
-    assert code == 0, events
-    assert any("tokens at once" in text for text in texts), texts
-
-
 def test_two_gpus_see_the_batches_of_one(tmp_path: Path) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU only")

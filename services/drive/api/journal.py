@@ -64,10 +64,6 @@ class Entry:
             if flush:
                 os.fsync(self._fd)
 
-    def forget(self) -> None:
-        """Remove the entry."""
-        self._path.unlink(missing_ok=True)
-
 
 class Journal:
     """The entries of one account's uploads, in ``folder``."""

@@ -37,6 +37,7 @@ class Agent:
         self.cli = clis.Cli(clis.find(self.settings))
         self.maker = Maker(run_dir, self.spec, self.settings, self.cli, emit)
         self.renewals = self.settings.renew
+        self.follow_only = emit.asked("follow")  # asked by nobody in person: then no new machine is paid for
 
     async def run(self) -> int:
         """Until the run has ended here; the exit code. Raises HybridError."""
@@ -66,6 +67,8 @@ class Agent:
         mine = next((session for session in listed if session.name == known.name), None)
         if mine is None:
             self.maker.keep(msgspec.structs.replace(known, live=False))
+            if self.follow_only:
+                raise Vanished(f"{known.machine} is gone.", hint="train.resume goes on from what reached this box.")
             self.emit.log("warning", f"{known.machine} is gone; the run goes on from what reached this box.")
             return None
         accelerator = str(known.data.get("accelerator"))
@@ -132,6 +135,8 @@ class Agent:
         return 1
 
     def _on_lost(self, error: Lost) -> None:
+        if self.emit.cancelled():
+            raise Cancelled
         last = last_checkpoint(self.run_dir)
         on = f"step {int(last.name[5:])}" if last else "the beginning: no checkpoint had reached this box"
         if self.renewals <= 0:

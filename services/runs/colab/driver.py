@@ -30,7 +30,6 @@ _TICK_S = 0.2
 _NEWS_S = 1.0  # between two writings of news.json
 _NEWS_BYTES = 200_000  # of events in it
 _LOG_BYTES = 8_000  # of the log in one piece of news
-_KEPT = 3  # parcels of checkpoints
 
 
 class Driver:
@@ -97,6 +96,7 @@ class Driver:
 
     def _look(self) -> None:
         """Take what is new in the events and the log, and tell it."""
+        self._thin_out()
         found = self._events()
         for event in found:
             if event["ev"] == "ckpt":
@@ -160,10 +160,20 @@ class Driver:
         folder = self.run_dir / str(data.get("path", ""))
         with contextlib.suppress(OSError, ValueError):  # thinned out meanwhile: a newer one comes
             self._pack(folder.name, folder, "checkpoint", {k: data.get(k) for k in ("path", "step", "bytes", "sha256")})
-        old = [name for name, told in self.parcels.items() if told["kind"] == "checkpoint"][:-_KEPT]
-        for name in old:
-            del self.parcels[name]
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Keep the oldest checkpoint that the box has not said it got (it may be fetching it), and the newest."""
+        for told in (self.run_dir / "control").glob("got-*"):
+            self._drop(told.name[4:])
+            told.unlink(missing_ok=True)
+        for name in [name for name, told in self.parcels.items() if told["kind"] == "checkpoint"][1:-1]:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        if self.parcels.pop(name, None):
             shutil.rmtree(self.outbox / name, ignore_errors=True)
+            self.dirty = True
 
     def _pack(self, name: str, folder: Path, kind: str, more: dict[str, Any]) -> None:
         files = parcel.digest(folder)

@@ -12,14 +12,15 @@ from services.runs.events import Follower
 _PASSED = ("metric", "log", "hb")
 
 
-def passed_on(run_dir: Path, number: int) -> int:
-    """The number of the last event of the machine ``number`` that is in the run's events here; 0 for none."""
-    high = 0
+def passed_on(run_dir: Path, number: int) -> tuple[int, str]:
+    """Of the machine ``number``: the number of its last event in the run's events here (0: none), its last phase."""
+    high, phase = 0, "preparing"
     for event in Follower(run_dir).all():
         machine, _, seq = str(event.data.get("origin", "")).partition(":")
         if machine == str(number) and seq.isdigit():
             high = max(high, int(seq))
-    return high
+            phase = str(event.data.get("phase")) if event.ev == "phase" else phase
+    return high, phase
 
 
 class Feed:
@@ -30,12 +31,12 @@ class Feed:
     when it is here.
     """
 
-    def __init__(self, emit: Emitter, number: int, have: int) -> None:
+    def __init__(self, emit: Emitter, number: int, have: int, phase: str = "preparing") -> None:
         self._emit, self._number, self.have = emit, number, have
         self._early: dict[int, dict[str, Any]] = {}
         self.end: dict[str, Any] | None = None
         self.link = ""
-        self.phase = "preparing"
+        self.phase = phase
 
     @property
     def gap(self) -> bool:

@@ -14,7 +14,7 @@ from services.runs.colab import cell, parcel
 from services.runs.colab.cli import Cli, CliError, Gone, Missing, SignIn
 from services.runs.colab.driver import MARK
 from services.runs.colab.feed import Feed, passed_on
-from services.runs.colab.machine import spent_elsewhere
+from services.runs.colab.machine import last_checkpoint, spent_elsewhere
 from services.runs.colab.meter import Meter
 from services.runs.emit import Emitter
 from services.runs.remote import Remote
@@ -43,7 +43,7 @@ class Follower:
     ) -> None:  # fmt: skip
         self.run_dir, self.spec, self.cli, self.emit, self.remote, self.meter = run_dir, spec, cli, emit, remote, meter
         self.there = cell.folder(spec.id).lstrip("/")
-        self.feed = Feed(emit, remote.number, passed_on(run_dir, remote.number))
+        self.feed = Feed(emit, remote.number, *passed_on(run_dir, remote.number))
         self.units_before = spent_elsewhere(run_dir, remote.name)[1]
         self.poll_s = float(spec.options.get("poll_s", _POLL_S))
         self.beat_s = float(spec.options.get("beat_s", 10.0))
@@ -125,7 +125,7 @@ class Follower:
             self.polled_at = float("-inf")  # a line was lost
             self.heard_at = float("-inf")
         self._take_log(news.get("log") or {})
-        self.parcels |= news.get("parcels") or {}
+        self.parcels = news.get("parcels", self.parcels)
         self.end = news.get("end") or self.end
 
     def _take_log(self, log: dict[str, Any]) -> None:
@@ -218,24 +218,23 @@ class Follower:
         self.emit.cost(told.pop("seconds"), **told)
 
     def _next_parcel(self) -> str:
-        """The parcel to fetch now: the result first, then the newest checkpoint; "" when all is here."""
-        waiting = {name: p for name, p in self.parcels.items() if name not in self.fetched}
+        """The parcel to fetch now, "" when all is here.
+
+        The result first. While the run goes on, the oldest checkpoint: the machine keeps that one until it hears that
+        it arrived, and newer ones only until there are still newer ones. At the end, the newest.
+        """
+        waiting = [name for name in self.parcels if name not in self.fetched]
         if "output" in waiting:
             return "output"
-        steps = {name: int(p["step"]) for name, p in waiting.items() if p["kind"] == "checkpoint"}
-        newest = max(steps, key=lambda name: steps[name], default="")
-        for name in steps:
-            if name != newest:
-                self.fetched.add(name)  # a newer one is there
-        if newest and (self.run_dir / "checkpoints" / newest).is_dir():
-            self.fetched.add(newest)
-            return ""
-        return newest
+        return "" if not waiting else waiting[-1 if self.end is not None else 0]
 
     async def _fetch(self, name: str) -> None:
         """Bring a parcel here, verified, whole or not at all; and say so when it is a checkpoint."""
         told = self.parcels[name]
         folder = self.run_dir / ".incoming" / name
+        if told["kind"] == "checkpoint" and self._has_newer(int(told["step"])):
+            await self._acknowledge(name)
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for part in told["parts"]:
@@ -255,12 +254,32 @@ class Follower:
             return
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
-        self.fetched.add(name)
         if told["kind"] == "checkpoint":
             self.emit.ckpt(f"checkpoints/{name}", int(told["step"]), int(told["bytes"] or 0), str(told["sha256"] or ""))
             await asyncio.to_thread(self._thin_out)
+            await self._acknowledge(name)
         else:
+            self.fetched.add(name)
             self.emit.log("info", f"The adapter is here: {len(told['files'])} files, checksums verified.")
+
+    def _has_newer(self, step: int) -> bool:
+        last = last_checkpoint(self.run_dir)
+        return last is not None and int(last.name[5:]) >= step
+
+    async def _acknowledge(self, name: str) -> None:
+        """Tell the machine that a checkpoint is here, so that it makes room for the next."""
+        if self.end is not None:
+            self.fetched |= {other for other, told in self.parcels.items() if told["kind"] == "checkpoint"}
+            return
+        self.fetched.add(name)
+        empty = self.run_dir / ".got"
+        empty.touch()
+        try:
+            await self.cli.upload(self.remote.name, empty, f"{self.there}/control/got-{name}")
+        except CliError as error:
+            await self.check_machine(str(error))
+            self.fetched.discard(name)  # it is told again
+            await asyncio.sleep(1.0)
 
     def _place(self, folder: Path, told: dict[str, Any]) -> None:
         unpacked = folder / "unpacked"
@@ -279,9 +298,9 @@ class Follower:
             shutil.rmtree(old, ignore_errors=True)
 
     def _say_link(self, link: str) -> None:
-        if link != self.feed.link and self.started:
+        if link != self.feed.link:
             self.feed.link = link
-            note = "its stream is silent, it is asked now and then" if link else ""
+            note = "the machine is asked now and then" if link else ""
             self.emit.phase("stopping" if self.cancelled else self.feed.phase, note, link=link)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 from services.errors import HybridError
 from services.runs import events, view
 from services.runs.colab import cell, parcel
-from services.runs.colab.cli import Busy, Cli, CliError, Denied, Missing, Usage, kill
+from services.runs.colab.cli import Busy, Cli, CliError, Denied, SignIn, Usage, kill
 from services.runs.colab.driver import MARK
 from services.runs.colab.meter import Meter
 from services.runs.emit import Emitter
@@ -293,7 +293,7 @@ class Maker:
             "beat_s": float(options.get("beat_s", 10.0)), "drive": drive,
         }  # fmt: skip
 
-    async def give_back(self, remote: Remote, tell: Callable[[str], None] = lambda _: None) -> bool:
+    async def give_back(self, remote: Remote) -> bool:
         """Release the machine and note that; False when that can't be confirmed, and it may go on costing."""
         for pause in (0.0, 2.0, 5.0):
             await asyncio.sleep(pause)
@@ -301,8 +301,16 @@ class Maker:
                 await self.cli.stop(remote.name)
                 self.keep(msgspec.structs.replace(remote, live=False))
                 return True
+            except SignIn as error:
+                print(error)  # to log.txt
+                break  # asking again would change nothing
             except CliError as error:
-                tell(str(error))
+                print(error)
+            with contextlib.suppress(CliError):
+                endpoint = remote.data.get("endpoint")
+                if all(s.name != remote.name and s.endpoint != endpoint for s in await self.cli.sessions()):
+                    self.keep(msgspec.structs.replace(remote, live=False))
+                    return True
         if await self._goes_by_itself(remote):
             self.keep(msgspec.structs.replace(remote, live=False))
             return True
@@ -314,21 +322,25 @@ class Maker:
     async def _goes_by_itself(self, remote: Remote) -> bool:
         """Ask the driver there to give the machine back, for where the account can't be used any more."""
         empty, probe = self.run_dir / "control" / ".release", self.run_dir / ".probe"
+        if remote.data.get("stage") != "started":
+            return False
         empty.touch()
         try:
             await self.cli.upload(remote.name, empty, self._there("control/release"))
-            for _ in range(5):
-                await asyncio.sleep(1.0)
-                await self.cli.download(remote.name, self._there("outbox/news.json"), probe)
-        except Missing:
-            return False
-        except Busy:
-            return True  # it was there a moment ago, and is not any more
         except CliError:
             return False
         finally:
             empty.unlink(missing_ok=True)
-            probe.unlink(missing_ok=True)
+        for _ in range(5):
+            await asyncio.sleep(1.0)
+            try:
+                await self.cli.download(remote.name, self._there("outbox/news.json"), probe)
+            except SignIn:
+                return False
+            except CliError:
+                return True  # it was there a moment ago, and is not any more
+            finally:
+                probe.unlink(missing_ok=True)
         return False
 
     def keep(self, remote: Remote) -> None:

@@ -89,17 +89,17 @@ def _verified(folder: Path, parts: list[dict[str, Any]]) -> Iterator[bytes]:
 def unpack(folder: Path, parts: list[dict[str, Any]], into: Path) -> None:
     """Verify the parts in ``folder`` and unpack them into ``into``. Raises Damaged before or while unpacking."""
     whole = folder / "whole.tar"
-    with whole.open("wb") as file:
-        for data in _verified(folder, parts):
-            file.write(data)
     try:
+        with whole.open("wb") as file:
+            for data in _verified(folder, parts):
+                file.write(data)
         with tarfile.open(whole) as tar:
             for member in tar:
                 tar.extract(member, into, filter="data")
     except (tarfile.TarError, OSError) as error:
         raise Damaged(str(error)) from error
     finally:
-        whole.unlink()
+        whole.unlink(missing_ok=True)
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""A real LoRA run on Colab's machines: one is taken away half-way, the next goes on to a whole adapter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("torch")
+
+from services.runs import local, view
+from services.runs.types import RunSpec, TrainConfig
+from services.workspace import Workspace
+from tests.runs.colab.bed import Bed
+from tests.runs.colab.test_flow import finished, history, machine
+from tests.runs.conftest import until
+from tests.runtime import support, tiny_model
+
+pytestmark = pytest.mark.models
+STEPS = 2400
+
+
+def test_training_survives_the_machine_being_taken_away(
+    bed: Bed, workspace: Workspace, make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    model = tiny_model.write_llama(tmp_path / "model")
+    data = support.write_dataset(tmp_path / "banking")
+    config = msgspec.convert(
+        {"dtype": "fp32", "batch_rows": 4, "r": 4, "alpha": 8.0, "epochs": STEPS / 12, "checkpoint_seconds": 1.0,
+         "device": "cpu", "lr": 1e-3}, TrainConfig,
+    )  # fmt: skip
+    spec = make_spec(
+        model=str(model), data=str(data), config=config,
+        remote=(sys.executable, "-m", "services.runtime.train", "{run}"),
+    )  # fmt: skip
+    run_dir = local.submit(workspace, spec)
+    until(lambda: view.read(run_dir).last_checkpoint, 300)
+    first = machine(run_dir)
+    at = view.read(run_dir).step
+    assert at < STEPS, "the machine must be taken away before the run has ended"
+    bed.reclaim(first.data["endpoint"])
+    seen = finished(run_dir)
+    assert seen.phase == "succeeded", (seen.reason, (run_dir / "log.txt").read_text()[-2000:])
+    assert machine(run_dir).number == 2
+    assert not bed.machines()
+    told = history(run_dir)
+    notes = [e.data["text"] for e in told if e.ev == "log"]
+    assert any("took the machine away; going on from step" in note for note in notes), notes
+    resumed = next(e for e in told if e.ev == "metric" and e.data.get("origin", "").startswith("2:"))
+    assert 0 < resumed.data["step"] - 1 < STEPS
+    assert seen.step == seen.total_steps == STEPS
+    assert seen.results["accuracy"] is not None
+    assert any("checksums verified" in note for note in notes)
+    metadata = json.loads((run_dir / "output" / "metadata.json").read_text())
+    assert metadata
+    assert (run_dir / "output" / "adapter_model.safetensors").stat().st_size > 1000
+    assert (seen.cost.units or 0) > 0
