@@ -341,7 +341,7 @@ async def test_real_training_through_the_notebook(work: Workspace, browser: Brow
     )
     seen = await asyncio.wait_for(run_actions.start(Context(work), params), 60)
     run_dir = Path(seen.path)
-    waiting(run_dir)
+    assert isinstance(seen, RunView) and f"{run_dir.name}.ipynb" in seen.note  # where to open it is said at once
     process = browser.open(run_dir.name)
     output, _ = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0, output
