@@ -424,6 +424,12 @@ _TABLE = (
         writes=True,
         asks=True,
     ),
+    Action(
+        "train.notebook",
+        "services.runs.notebook.actions:notebook",
+        "Write a run's notebook into the store again, and say where to open it.",
+        writes=True,
+    ),
     Action("train.delete", "services.runs.actions:delete", "Delete a finished run's folder.", writes=True, asks=True),
     Action(
         "sweep.start",

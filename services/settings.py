@@ -133,6 +133,47 @@ class Colab(msgspec.Struct, frozen=True):
     rates_dated: Annotated[str, Meta(description="Of which day units_per_hour is, e.g. 2026-11-01.")] = ""
 
 
+class Notebook(msgspec.Struct, frozen=True):
+    """Runs in a notebook that you open yourself in Colab or Kaggle; the store carries everything."""
+
+    mounted: Annotated[
+        str, Meta(description="Where the notebook finds the store; empty: My Drive in Colab, or this box's own path.")
+    ] = ""
+    poll_seconds: Annotated[float, Meta(gt=0, description="How often the box looks into the store.")] = 15.0
+    delay_seconds: Annotated[
+        float, Meta(gt=0, description="How long the notebook gathers events before it writes them into the store.")
+    ] = 10.0
+    lost_minutes: Annotated[
+        float, Meta(gt=0, description="A notebook that wrote nothing for so long is taken for gone.")
+    ] = 30.0
+
+
+class Ray(msgspec.Struct, frozen=True):
+    """A Ray cluster as a place to train, through its Jobs API; see docs/ray.md. Its token is never kept here."""
+
+    address: Annotated[
+        str, Meta(description="The cluster's dashboard, http://HEAD:8265; empty: RAY_API_SERVER_ADDRESS, RAY_ADDRESS.")
+    ] = ""
+    nodes: Annotated[int, Meta(ge=1, description="How many nodes share a run.")] = 1
+    gpus: Annotated[int, Meta(ge=0, description="GPUs a node, one process on each; 0: one process on the CPU.")] = 1
+    cpus: Annotated[float, Meta(gt=0, description="CPUs that each process asks for.")] = 1.0
+    packages: Annotated[
+        tuple[str, ...], Meta(description="What is installed there first, as pip names it; empty: all is there.")
+    ] = ()
+    folder: Annotated[
+        str, Meta(min_length=1, description="Where the head node keeps runs; best on a disk that outlives it.")
+    ] = "/tmp/hybrid-ray"
+    poll_seconds: Annotated[float, Meta(gt=0, description="How often the box asks how the job is.")] = 3.0
+    lost_minutes: Annotated[
+        float, Meta(gt=0, description="A cluster that did not answer for so long is taken for gone.")
+    ] = 15.0
+    money_per_hour: Annotated[
+        float, Meta(ge=0, description="What the cluster costs while a run is on it; 0: no cost.")
+    ] = 0.0
+    currency: Annotated[str, Meta(description="Of money_per_hour.")] = "USD"
+    rates_dated: Annotated[str, Meta(description="Of which day money_per_hour is, e.g. 2026-11-01.")] = ""
+
+
 class Model(msgspec.Struct, frozen=True):
     """The model that training and inference start from."""
 
@@ -194,6 +235,8 @@ class Settings(msgspec.Struct, frozen=True):
     upkeep: Upkeep = Upkeep()
     store: Store = Store()
     drive: Drive = Drive()
+    notebook: Notebook = Notebook()
+    ray: Ray = Ray()
     model: Model = Model()
     costs: Costs = Costs()
     inference: Inference = Inference()

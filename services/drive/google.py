@@ -256,6 +256,11 @@ class DriveStore(Store):
         """The folder's copy in ``.hybrid/drive-cache``: only what is missing or other is fetched, and verified."""
         return await google_fetch.fetch(Files(await self._tree()), folder, self.workspace.state / "drive-cache")
 
+    async def id_of(self, path: str) -> str:
+        """Drive's id of what lies at ``path``, "" when nothing does: for links that open it in a browser."""
+        found = await (await self._tree()).find(path)
+        return found.id if found is not None else ""
+
     def local(self, path: str) -> str:
         """``My Drive/Banking LLM/models/…``: where a person finds it in the browser."""
         top = "Shared drive" if self.workspace.settings.drive.shared_drive else "My Drive"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -12,6 +13,7 @@ from services import formats
 from services.context import Context, Plan, Progress
 from services.errors import HybridError, Refused
 from services.runs import costs, estimate, local, spec, train, view
+from services.runs.remote import read_remote
 from services.runs.train import StartParams
 from services.runs.types import FINISHED, Deleted, Runs, RunView
 
@@ -66,6 +68,8 @@ async def start(ctx: Context, params: StartParams) -> RunView | Plan:
     run_dir = await asyncio.to_thread(local.submit, ctx.workspace, run)
     if planned is not None:
         await asyncio.to_thread(estimate.keep, run_dir, planned)
+    if run.target == "notebook" and not params.wait:
+        return await _until_openable(ctx, run_dir)
     return await _follow(ctx, run.id) if params.wait else await asyncio.to_thread(view.read, run_dir)
 
 
@@ -179,6 +183,18 @@ async def delete(ctx: Context, params: NamedParams) -> Deleted | Plan:
     except OSError as error:
         raise HybridError(f"{error.filename or run_dir} can't be deleted: {error.strerror}.") from error
     return Deleted(run_dir.name, size)
+
+
+async def _until_openable(ctx: Context, run_dir: Path) -> RunView:
+    """Until the run's note says where to open its notebook, which the agent first puts into the store."""
+    while True:
+        seen = await asyncio.to_thread(view.read, run_dir)
+        ctx.report(_progress(seen))
+        remote = read_remote(run_dir)
+        link = str(remote.data.get("link", "")) if remote is not None else ""
+        if (link and link in seen.note) or seen.phase in FINISHED or seen.unattached:
+            return seen
+        await asyncio.sleep(_POLL_S)
 
 
 async def _follow(ctx: Context, run: str) -> RunView:
