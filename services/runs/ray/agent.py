@@ -49,6 +49,9 @@ class Agent:
         self.again = again
         self.feed = Feed(emit, number, passed_on(run_dir).get(number, 0), costs=False)
         self.told = {str(e.data.get("of")) for e in Follower(run_dir).all() if e.ev == "ckpt"}
+        self.brought = max(
+            (int(name.split("step-")[1].split("-")[0]) for name in self.told if name.endswith(f"-n{number}")), default=0
+        )
         self.waiting: dict[str, dict[str, Any]] = {}  # checkpoints to bring
         self.output: dict[str, Any] | None = None
         self.log: dict[str, Any] | None = None
@@ -115,7 +118,7 @@ class Agent:
     def _hear(self, told: dict[str, Any]) -> None:
         if "event" in told:
             self.feed.take([told["event"]])
-        if "ckpt" in told and told["ckpt"]["name"] not in self.told:
+        if "ckpt" in told and told["ckpt"]["name"] not in self.told and int(told["ckpt"]["step"]) > self.brought:
             self.waiting[told["ckpt"]["name"]] = told["ckpt"]
         self.output = told.get("output", self.output)
         self.log = told.get("log", self.log)
@@ -169,6 +172,7 @@ class Agent:
             self.emit.log("warning", f"Checkpoint {told['folder']}: {error}")
             return
         self.told.add(name)
+        self.brought = int(told["step"])  # the log is read again: older ones must not come after it
         size = sum(about["size"] for about in told["files"].values())
         data = {"path": f"checkpoints/{target.name}", "step": told["step"], "bytes": size, "sha256": told["sha256"]}
         self.emit.relay("ckpt", {**data, "of": name}, "")
