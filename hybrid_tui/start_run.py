@@ -70,7 +70,7 @@ async def _ask(panel: HybridApp, names: list[str]) -> msgspec.Struct | None:
             "New run",
             form,
             {"model": panel.workspace.settings.model.base},
-            intro="Trains a LoRA adapter in the background; it goes on when the panel is closed.",
+            intro="Trains in the background; it goes on when the panel is closed.",
             run="Start",
             check=check,
             keys=keymap.bindings("dialog"),
