@@ -1,11 +1,11 @@
 """What the built-in settings reach on banking77, with the frozen encoder and a linear head beside it.
 
     python -m benchmarks.training_accuracy --data banking77 [--encoder MINILM_FOLDER] [--decoder SMOLLM2_FOLDER]
-                                           [--only frozen,encoder,head,generate]
+                                           [--only frozen,minilm,head,generative]
 
 ``--data`` is the folder with train.csv and test.csv (text, category). All of train.csv is trained on, all of test.csv
-is asked. Each line: accuracy, macro-F1, seconds of training, of the whole run, and of processor time (on a busy box
-the last one is what compares).
+is asked. The hardware comes first, then a line a case as soon as it is known: accuracy, macro-F1, seconds of training,
+of the whole run, and of processor time (on a busy box the last one is what compares).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import platform
 import shutil
 import tempfile
 import time
@@ -28,9 +29,10 @@ from services.data.types import DatasetInfo, Row
 from services.runs.types import RunSpec, TrainConfig
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "encoder": ("encoder", {"task": "classify", "epochs": 3.0}),
+    "frozen": ("encoder", {}),
+    "minilm": ("encoder", {"task": "classify", "epochs": 3.0}),
     "head": ("decoder", {"task": "classify", "epochs": 2.0}),
-    "generate": ("decoder", {"task": "generate", "max_seconds": 360.0, "epochs": 3.0}),
+    "generative": ("decoder", {"task": "generate", "max_seconds": 360.0, "epochs": 3.0}),
 }
 STEPS, PORTION = 400, 64  # of the linear head on frozen vectors; rows embedded at once
 
@@ -112,36 +114,67 @@ def trained(name: str, model: Path, data: Path, folder: Path, settings: dict[str
     return dict(metrics) | {"seconds": took["train_seconds"], "tokens_s": took["train_tokens_s"]}
 
 
+def chosen(words: str) -> list[str]:
+    """The cases that ``--only`` names. Raises ArgumentTypeError for one that there is not."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names or (unknown := [name for name in names if name not in CASES]):
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown) if names else 'nothing'} is none of {', '.join(CASES)}")
+    return names
+
+
+def hardware() -> str:
+    """What this runs on, in one line."""
+    import torch
+
+    from services.runtime import loading
+
+    device = loading.choose_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    precision = str(loading.choose_dtype("auto", device)).removeprefix("torch.")
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    return f"{name}, {cores} cores, {precision}, torch {torch.__version__}, load {load:.1f} at the start"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
 def main() -> None:
     """Entry point; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, help="all-MiniLM-L6-v2's folder")
     parser.add_argument("--decoder", type=Path, help="SmolLM2-135M-Instruct's folder")
-    parser.add_argument("--only", default="frozen,encoder,head,generate")
+    parser.add_argument("--only", type=chosen, default=",".join(CASES), help=f"some of {', '.join(CASES)}; else all")
     arguments = parser.parse_args()
+    print(hardware(), flush=True)
     folder = Path(tempfile.mkdtemp(prefix="hybrid-accuracy-"))
-    lines = []
     try:
         info = prepare(arguments.data, folder / "data")
-        for name in arguments.only.split(","):
-            kind, settings = CASES.get(name, ("encoder", {}))
+        for name in arguments.only:
+            kind, settings = CASES[name]
             model = getattr(arguments, kind)
             if model is None:
+                print(f"{name:10} left out: it needs --{kind}", flush=True)
                 continue
-            started, before = time.monotonic(), sum(os.times()[:2])
+            started, before = time.monotonic(), sum(os.times()[:4])
             if name == "frozen":
                 figures = frozen(model, folder / "data", info)
             else:
                 figures = trained(name, model, folder / "data", folder / name, settings)
-            lines.append(
+            print(
                 f"{name:10} accuracy {figures['accuracy']:.2%}  macro-F1 {figures['macro_f1']:.2%}  training "
                 f"{figures['seconds']:.0f} s  whole {time.monotonic() - started:.0f} s  "
-                f"processor {sum(os.times()[:2]) - before:.0f} s"
+                f"processor {sum(os.times()[:4]) - before:.0f} s  load {os.getloadavg()[0]:.1f}",
+                flush=True,
             )
     finally:
         shutil.rmtree(folder)
-    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

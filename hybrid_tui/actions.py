@@ -356,7 +356,7 @@ _TABLE = (
     Action(
         "train.start",
         "services.runs.actions:start",
-        "Start a LoRA run that outlives the panel.",
+        "Start a training run that outlives the panel.",
         writes=True,
         outlives="A run that was started goes on; train.cancel stops it.",
     ),
@@ -461,6 +461,11 @@ _TABLE = (
     ),
     Action(
         "inference.generate", "services.inference.actions:generate", "Answer a prompt with base, a run or a version."
+    ),
+    Action(
+        "inference.classify",
+        "services.inference.actions:classify",
+        "The label that a classification head puts on a text, with its probability.",
     ),
     Action("inference.compare", "services.inference.actions:compare", "The same prompt to two models, side by side."),
     Action(

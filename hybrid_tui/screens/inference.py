@@ -112,7 +112,7 @@ class InferenceScreen(PanelScreen):
             side.reference, side.subject, side.history = reference, subject, ()
             side.column.clear()
             side.column.say(_WELCOME)
-            if subject.prompt and self.mode == "chat":
+            if (subject.prompt or subject.head) and self.mode == "chat":
                 self.mode = "task"
             self._draw()
 
@@ -322,20 +322,21 @@ class InferenceScreen(PanelScreen):
     def _shown_task(self) -> Subject | None:
         """The shown subject that brings a task's prompt, the right one first, if any."""
         shown = (side.subject for side in reversed(self._sides()))
-        return next((subject for subject in shown if subject is not None and subject.prompt), None)
+        return next((subject for subject in shown if subject is not None and (subject.prompt or subject.head)), None)
 
     def _as_task(self, subject: Subject) -> Subject:
         """``subject`` with the task's prompt and labels: both sides are asked exactly the same."""
+        from services.inference.types import as_task
+
         task = self._shown_task()
-        return subject if task is None else msgspec.structs.replace(subject, prompt=task.prompt, labels=task.labels)
+        return subject if task is None else as_task(subject, task)
 
     def _draw(self) -> None:
         if self.mode == "task" and self._shown_task() is None:
             self.mode = "chat"
         for side in (self.left, self.right):
             subject = side.subject
-            kind = "" if subject is None else "with its adapter" if subject.adapter else "base model"
-            side.column.entitle(subject.label if subject else side.reference, kind)
+            side.column.entitle(subject.label if subject else side.reference, "" if subject is None else _kind(subject))
         self._draw_options()
 
     def _draw_options(self) -> None:
@@ -349,8 +350,17 @@ class InferenceScreen(PanelScreen):
         self.query_one("#options", Static).update(Content(" · ".join(parts)))
 
 
+def _kind(subject: Subject) -> str:
+    """What a subject is, in a word or two."""
+    if subject.head:
+        return "classifier"
+    return "with its adapter" if subject.adapter else "fully trained" if subject.prompt else "base model"
+
+
 def figures(data: dict[str, Any]) -> str:
-    """An answer's figures in one line: time to the first token, speed, length."""
+    """An answer's figures in one line: time to the first token, speed, length; a classifier's: how sure, how long."""
+    if "probability" in data:
+        return f"{formats.percent(data['probability'])} sure · {1000 * data['seconds']:.1f} ms"
     parts = [
         f"first token {formats.duration(data.get('first_token_s'))}",
         formats.rate(data.get("tokens_s"), "tokens"),

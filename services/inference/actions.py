@@ -12,8 +12,20 @@ from services.context import Context, Progress
 from services.errors import BadInput
 from services.inference.client import RequestFields, WorkerClient, require_models
 from services.inference.resolve import resolve
-from services.inference.types import Answer, Comparison, EvaluationResult, Message, Reply, Subject
+from services.inference.types import (
+    Answer,
+    Classification,
+    Comparison,
+    EvaluationResult,
+    Guess,
+    Message,
+    Reply,
+    Subject,
+    as_task,
+    no_chat,
+)
 
+_RESULT = "run:ID, NAME@VERSION, NAME@ALIAS or a folder, trained with task=classify"
 _MODEL = "base, a built-in name, a folder, a .gguf file, a Hugging Face id, run:ID, NAME@VERSION or NAME@ALIAS"
 
 
@@ -37,6 +49,14 @@ class GenerateParams(_Sampling, frozen=True, forbid_unknown_fields=True):
 
     prompt: Annotated[str, Meta(min_length=1, description="What to say to the model.")]
     model: Annotated[str, Meta(description=f"Who answers: {_MODEL}.")] = "base"
+
+
+class ClassifyParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One text to one classifier."""
+
+    text: Annotated[str, Meta(min_length=1, description="The text to put a label on.")]
+    model: Annotated[str, Meta(description=f"A classifier: {_RESULT}.")]
+    top: Annotated[int, Meta(ge=1, description="How many of the likeliest labels to name.")] = 3
 
 
 class CompareParams(_Sampling, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +87,33 @@ async def generate(ctx: Context, params: GenerateParams) -> Answer:
         return await _answer(ctx, worker, subject, params.prompt, _mode(params.mode, subject), params)
 
 
+async def classify(ctx: Context, params: ClassifyParams) -> Classification:
+    """The label that a classification head puts on ``params.text``, with its probability.
+
+    Raises BadInput for an unknown model or one without a head, HybridError when the model's process fails.
+    """
+    require_models()
+    subject = await resolve(ctx, params.model)
+    if not subject.head:
+        raise BadInput(
+            f"{subject.label} has no classification head: it writes its answers.",
+            hint="inference.generate asks it; train.start task=classify makes a classifier.",
+        )
+    data: dict[str, Any] = {}
+    async with (
+        WorkerClient(ctx) as worker,
+        aclosing(worker.stream("classify", subject=subject, text=params.text)) as replies,
+    ):
+        async for reply in replies:
+            data = reply.data
+            if reply.ev == "loading":
+                ctx.report(Progress(str(data["stage"])))
+    ranked = tuple(Guess(label, probability) for label, probability in data["ranked"][: params.top])
+    return Classification(
+        subject.label, params.text, data["text"], data["probability"], ranked, data["tokens"], data["seconds"]
+    )
+
+
 async def compare(ctx: Context, params: CompareParams) -> Comparison:
     """Give the same prompt to two models, one after the other in one process.
 
@@ -76,8 +123,10 @@ async def compare(ctx: Context, params: CompareParams) -> Comparison:
     left, right = await resolve(ctx, params.left), await resolve(ctx, params.right)
     task = right if right.prompt else left
     mode = _mode(params.mode, task)
+    if mode == "chat" and (classifier := next((s for s in (left, right) if s.head), None)):
+        raise no_chat(classifier)
     if mode == "task":
-        left, right = (msgspec.structs.replace(s, prompt=task.prompt, labels=task.labels) for s in (left, right))
+        left, right = (as_task(subject, task) for subject in (left, right))
     async with WorkerClient(ctx) as worker:
         first = await _answer(ctx, worker, left, params.prompt, mode, params)
         second = await _answer(ctx, worker, right, params.prompt, mode, params)
@@ -110,6 +159,10 @@ async def evaluate(ctx: Context, params: EvaluateParams) -> EvaluationResult:
 
 
 def _mode(wanted: str, subject: Subject) -> Literal["chat", "task"]:
+    if subject.head:
+        if wanted == "chat":
+            raise no_chat(subject)
+        return "task"
     if wanted == "task" and not subject.prompt:
         raise BadInput(
             f"{subject.label} was not trained for a task, so it has no prompt of its own.",
@@ -148,6 +201,7 @@ async def _answer(
     return Answer(
         subject.label, mode, data["text"], data.get("tokens", 0), data.get("prompt_tokens", 0),
         data.get("first_token_s"), data.get("tokens_s"), data.get("seconds", 0.0), data.get("stopped", False),
+        data.get("probability"),
     )  # fmt: skip
 
 

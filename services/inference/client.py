@@ -91,7 +91,7 @@ class WorkerClient:
         return self._child is not None and bool(self._child.pending)
 
     async def stream(
-        self, op: Literal["load", "generate", "evaluate", "ping", "unload"], **fields: Unpack[RequestFields]
+        self, op: Literal["load", "generate", "classify", "evaluate", "ping", "unload"], **fields: Unpack[RequestFields]
     ) -> AsyncGenerator[Reply, None]:
         """Send one request and yield its replies: "loading", "token", "progress", and last "done".
 
@@ -119,7 +119,7 @@ class WorkerClient:
                 child.cancel(request.id)
 
     async def ask(
-        self, op: Literal["load", "generate", "evaluate", "ping", "unload"], **fields: Unpack[RequestFields]
+        self, op: Literal["load", "generate", "classify", "evaluate", "ping", "unload"], **fields: Unpack[RequestFields]
     ) -> dict[str, Any]:
         """``stream``, waited for: the data of the "done" reply."""
         data: dict[str, Any] = {}

@@ -12,8 +12,8 @@ import msgspec
 from services.context import Context
 from services.errors import BadInput, nearest
 from services.inference.types import Subject
+from services.registry.kinds import ADAPTER, HEAD, kind_of
 
-ADAPTER = "adapter_config.json"
 METADATA = "metadata.json"
 _WHAT = (
     "A model is base, a built-in name, a folder, a .gguf file, a Hugging Face id, run:ID, or MODEL@VERSION or "
@@ -22,7 +22,7 @@ _WHAT = (
 
 
 class _Metadata(msgspec.Struct):
-    """What counts here of an adapter's metadata.json."""
+    """What counts here of a result's metadata.json."""
 
     base_model: str = ""
     model_path: str = ""
@@ -42,9 +42,9 @@ async def resolve(ctx: Context, reference: str) -> Subject:
         return await _base(ctx, "base", ctx.workspace.settings.model.base)
     if reference.startswith("run:"):
         return await _run(ctx, reference)
-    folder = await asyncio.to_thread(_adapter_folder, ctx.workspace.root, reference)
+    folder = await asyncio.to_thread(_result_folder, ctx.workspace.root, reference)
     if folder is not None:
-        return await _adapter(ctx, folder.name, folder)
+        return await _result(ctx, folder.name, folder)
     if "@" in reference and not _exists(ctx.workspace.root, reference):
         return await _version(ctx, reference)
     try:
@@ -67,12 +67,12 @@ async def _run(ctx: Context, reference: str) -> Subject:
 
     folder = await asyncio.to_thread(spec.find_run, ctx.workspace, reference.removeprefix("run:"))
     output = folder / "output"
-    if not (output / ADAPTER).is_file():
+    if not _is_result(output):
         raise BadInput(
-            f"The run {folder.name} has no finished adapter yet.",
+            f"The run {folder.name} has no finished result yet.",
             hint=f"hybrid-tui --run train.show run={folder.name} says how far it is; train.resume goes on.",
         )
-    return await _adapter(ctx, f"run:{folder.name}", output)
+    return await _result(ctx, f"run:{folder.name}", output)
 
 
 async def _version(ctx: Context, reference: str) -> Subject:
@@ -81,10 +81,8 @@ async def _version(ctx: Context, reference: str) -> Subject:
 
     found = await actions.resolve(ctx, *split_reference(reference))
     folder = Path(found.path)
-    if (folder / ADAPTER).is_file():
-        return await _adapter(ctx, found.id, folder)
-    if (folder / "config.json").is_file():
-        return Subject(found.id, str(folder))
+    if _is_result(folder):
+        return await _result(ctx, found.id, folder)
     files = await asyncio.to_thread(lambda: sorted(folder.glob("*.gguf")))
     if len(files) == 1:
         return await _base(ctx, found.id, str(files[0]))
@@ -94,9 +92,13 @@ async def _version(ctx: Context, reference: str) -> Subject:
     )
 
 
-async def _adapter(ctx: Context, label: str, folder: Path) -> Subject:
-    """The adapter in ``folder`` on the base model that its metadata names (by path if that is here, else by name)."""
+async def _result(ctx: Context, label: str, folder: Path) -> Subject:
+    """What training wrote into ``folder``: a fully trained model is its own base; an adapter's is named by its
+    metadata (by path if that is here, else by name)."""
     about = await asyncio.to_thread(_read_metadata, folder)
+    head = await asyncio.to_thread(kind_of, folder) == "classifier"
+    if not (folder / ADAPTER).is_file():
+        return Subject(label, str(folder), None, about.prompt, about.labels, head)
     local = Path(about.model_path) if about.model_path else None
     if local is not None and (local / "config.json").is_file():
         model = str(local)
@@ -109,7 +111,7 @@ async def _adapter(ctx: Context, label: str, folder: Path) -> Subject:
         raise BadInput(
             f"{folder} doesn't say which base model it belongs to.", hint=f"Put base_model into its {METADATA}."
         )
-    return Subject(label, model, str(folder), about.prompt, about.labels)
+    return Subject(label, model, str(folder), about.prompt, about.labels, head)
 
 
 def _read_metadata(folder: Path) -> _Metadata:
@@ -121,7 +123,7 @@ def _read_metadata(folder: Path) -> _Metadata:
         about = _Metadata()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is damaged: {error}.", hint="Fetch the adapter again, or repair the file.") from error
-    if not about.base_model:
+    if not about.base_model and (folder / ADAPTER).is_file():
         about.base_model = str(_json(folder / ADAPTER).get("base_model_name_or_path") or "")
     return about
 
@@ -134,9 +136,16 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _adapter_folder(root: Path, reference: str) -> Path | None:
+def _result_folder(root: Path, reference: str) -> Path | None:
+    """The folder called ``reference``, if it tells of a task or a base; others are base models."""
     given = Path(reference).expanduser()
-    return next((p for p in (given.absolute(), root / given) if (p / ADAPTER).is_file()), None)
+    found = next((p for p in (given.absolute(), root / given) if p.is_dir()), None)
+    told = found is not None and any((found / name).is_file() for name in (ADAPTER, HEAD, METADATA))
+    return found if found is not None and told and _is_result(found) else None
+
+
+def _is_result(folder: Path) -> bool:
+    return kind_of(folder) in ("adapter", "classifier", "full")
 
 
 def _exists(root: Path, reference: str) -> bool:

@@ -13,13 +13,15 @@ from typing import Any, Literal
 import msgspec
 
 from services.data.types import Split
+from services.errors import BadInput
 
 
 class Subject(msgspec.Struct, frozen=True):
     """A resolved thing to talk to: a base model with or without an adapter.
 
     ``label`` e.g. "base", "banking@2", "run:k3v9". ``prompt`` is the task's template, "" for free chat;
-    ``labels`` the closed set of answers of a classifier ("" prompt → empty).
+    ``labels`` the closed set of answers of a task ("" prompt → empty). ``head``: it has a classification head, which
+    names one of its labels at once and can't write.
     """
 
     label: str
@@ -27,6 +29,20 @@ class Subject(msgspec.Struct, frozen=True):
     adapter: str | None = None
     prompt: str = ""
     labels: tuple[str, ...] = ()
+    head: bool = False
+
+
+def no_chat(subject: Subject) -> BadInput:
+    """What to say when a classifier is asked to chat."""
+    return BadInput(
+        f"{subject.label} is a classifier: it names one of {len(subject.labels)} labels and can't chat.",
+        hint="Ask it in task mode, or with inference.classify.",
+    )
+
+
+def as_task(subject: Subject, task: Subject) -> Subject:
+    """``subject`` with the prompt and labels of ``task``; a classifier keeps its own, which its head was trained on."""
+    return subject if subject.head else msgspec.structs.replace(subject, prompt=task.prompt, labels=task.labels)
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -40,7 +56,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line to the worker. ``text`` is a task's input (rendered with ``subject.prompt``), ``messages`` a free chat."""
 
     id: int
-    op: Literal["load", "generate", "evaluate", "cancel", "ping", "unload", "quit"]
+    op: Literal["load", "generate", "classify", "evaluate", "cancel", "ping", "unload", "quit"]
     subject: Subject | None = None
     text: str = ""
     messages: tuple[Message, ...] = ()
@@ -63,8 +79,10 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     - loading: stage, seconds
     - token: text (the new piece)
     - progress: done, total, and figures so far (accuracy)
-    - done: text, tokens, prompt_tokens, first_token_s, tokens_s, stopped, rss_bytes; for evaluate: accuracy,
-      macro_f1, rows, seconds; for load: seconds, rss_bytes, dtype
+    - done: text, tokens, prompt_tokens, first_token_s, tokens_s, stopped, rss_bytes; a head's answer has
+      probability, ranked and seconds instead of the figures of writing; for classify: text (the label), probability,
+      ranked (label and probability, likeliest first), tokens, seconds; for evaluate: accuracy, macro_f1, rows,
+      seconds; for load: seconds, rss_bytes, dtype
     - error: message, hint, exit_code
     """
 
@@ -75,7 +93,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """What a model said. ``first_token_s`` from the prompt's start, without loading; ``tokens_s`` decoding after it
-    (None for an answer of one token); ``stopped``: cancelled before its end."""
+    (None for an answer of one token); ``stopped``: cancelled before its end; ``probability``: of a classifier's label.
+    """
 
     model: str
     mode: Literal["chat", "task"]
@@ -86,6 +105,26 @@ class Answer(msgspec.Struct, frozen=True):
     tokens_s: float | None = None
     seconds: float = 0.0
     stopped: bool = False
+    probability: float | None = None
+
+
+class Guess(msgspec.Struct, frozen=True):
+    """A label and how sure the head is of it; the probabilities of all labels add up to 1."""
+
+    label: str
+    probability: float
+
+
+class Classification(msgspec.Struct, frozen=True):
+    """What a classifier says of a text, in ``seconds`` without starting and loading. ``ranked``: likeliest first."""
+
+    model: str
+    text: str
+    label: str
+    probability: float
+    ranked: tuple[Guess, ...]
+    tokens: int
+    seconds: float
 
 
 class Comparison(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 from services.drive.store import Source
 from services.errors import BadInput
 from services.registry import manifest
+from services.registry.kinds import kind_of
 
 _MOST_METRICS = 100
 
@@ -57,13 +58,14 @@ def inspect(folder: Path, *, base_model: str = "", note: str = "") -> Candidate:
     if not metrics:  # a benchmark.json of plain figures, with nothing more telling beside it
         metrics = {k: v for k, v in _scalars(benchmark).items() if not isinstance(v, str)}
     date = _text(metadata.get("training_date"))
+    kind = kind_of(folder, names)
     made = {}
     if "metadata.json" not in names:
-        about = {"base_model": base, "training_date": date, "metrics": metrics}
+        about = {"type": kind, "base_model": base, "training_date": date, "metrics": metrics}
         made["metadata.json"] = json.dumps(about, indent=2, ensure_ascii=False).encode() + b"\n"
     if "README.md" not in names:
-        made["README.md"] = _card(base, date, metrics, note).encode()
-    return Candidate(files, _type(names), base, date, metrics, made)
+        made["README.md"] = _card(kind, base, date, metrics, note).encode()
+    return Candidate(files, kind, base, date, metrics, made)
 
 
 def _walk(folder: Path) -> tuple[Source, ...]:
@@ -123,17 +125,8 @@ def _scalars(value: Any) -> dict[str, Any]:
     return dict(sorted(plain.items())[:_MOST_METRICS])
 
 
-def _type(names: set[str]) -> str:
-    if "adapter_config.json" in names:
-        return "adapter"
-    if any(n.endswith(".gguf") for n in names):
-        return "gguf"
-    if "config.json" in names and any(n.endswith((".safetensors", ".bin")) for n in names):
-        return "full-model"
-    return "files"
-
-
-def _card(base: str, date: str, metrics: dict[str, Any], note: str) -> str:
-    lines = ["# Model card", "", f"- Base model: {base or 'not stated'}", f"- Trained: {date or 'not stated'}"]
+def _card(kind: str, base: str, date: str, metrics: dict[str, Any], note: str) -> str:
+    lines = ["# Model card", "", f"- Type: {kind}"]
+    lines += [f"- Base model: {base or 'not stated'}", f"- Trained: {date or 'not stated'}"]
     lines += [f"- {name}: {value}" for name, value in metrics.items()]
     return "\n".join([*lines, *(["", note] if note else []), ""])

@@ -10,9 +10,10 @@ import msgspec
 class Version(msgspec.Struct, frozen=True):
     """One immutable member of a model. ``digest`` is the sha256 of its canonical manifest, hence its identity.
 
-    ``id`` is "banking@2"; ``type`` "adapter", "full-model", "gguf" or "files"; ``status`` "registered", "candidate",
-    "deployed" or "retired" (was deployed, is no more); ``path`` is absolute; ``record`` is the log's record that made
-    it and ``by`` who wrote it. ``warnings`` are sentences about this call (a hand-edited view set aside, …).
+    ``id`` is "banking@2"; ``type`` "adapter", "classifier", "full", "gguf" or "files"; ``status`` "registered",
+    "candidate", "deployed" or "retired" (was deployed, is no more); ``path`` is absolute; ``record`` is the log's
+    record that made it and ``by`` who wrote it. ``warnings`` are sentences about this call (a hand-edited view set
+    aside, …).
     """
 
     model: str

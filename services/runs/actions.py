@@ -53,7 +53,7 @@ class NamedParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def start(ctx: Context, params: StartParams) -> RunView | Plan:
-    """Start a LoRA run in the background, on ``params.data`` from ``params.model``; it outlives this process.
+    """Start a training run in the background, on ``params.data`` from ``params.model``; it outlives this process.
 
     Everything that can be wrong is checked before anything is made. With ``wait``, follow it to its end.
     Raises BadInput (data or model can't be used), HybridError (model stack missing, disk full, the run failed).
@@ -156,7 +156,9 @@ async def resume(ctx: Context, params: WaitParams) -> RunView | Plan:
         source = f"by looking for {seen.machine or 'its machine'}"
     if ctx.dry_run:
         return Plan("train.resume", f"start attempt {seen.attempt + 1} of run {seen.id}, {source}")
-    train.check_space(ctx.workspace.root)
+    given = await asyncio.to_thread(spec.read, run_dir)
+    there = await asyncio.to_thread(view.folder_bytes, run_dir)
+    train.check_space(ctx.workspace.root, train.needed_bytes(given.config, given.model) - there)
     attempt = await asyncio.to_thread(local.resume, run_dir)
     ctx.report(Progress("resume", note=f"attempt {attempt} starts {source}"))
     return await _follow(ctx, run_dir.name) if params.wait else await asyncio.to_thread(view.read, run_dir)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import os
 import shutil
 import time
@@ -26,6 +28,7 @@ _PACKAGES = Path(__file__).resolve().parents[2]  # run from here, "services" is 
 REMOTE_GRACE_S = 900.0  # a cancelled run elsewhere still has its checkpoint to bring here, and its machine to free
 _SECRETS = ("HF_TOKEN",)  # what a trainer elsewhere may need of this box's environment
 _NEEDED_BYTES = 300_000_000  # three checkpoints of the demo's adapter with its optimiser, the result and the log
+_FULL_BYTES = 12  # of a weight in a checkpoint of full training: fp32, and the optimiser's two moments
 
 
 class StartParams(TrainConfig, frozen=True, forbid_unknown_fields=True):
@@ -70,10 +73,13 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
     check_space(workspace.root)
     label = params.model or workspace.settings.model.base
     if ctx.dry_run:
-        await asyncio.to_thread(resolve.resolve_base, workspace, label)
-        return _plan(info, label, params)
+        found = await asyncio.to_thread(resolve.resolve_base, workspace, label)
+        needed = needed_bytes(params, found.path)
+        check_space(workspace.root, needed)
+        return _plan(info, label, params, needed)
     model = await resolve.ensure_ready(ctx, label)
     elsewhere = params.target != "local"
+    check_space(workspace.root, needed_bytes(params, model.path))
     commit, dirty = await asyncio.to_thread(spec.git_state, workspace.root)
     run_id = spec.make_run_id()
     run_dir = workspace.runs / run_id
@@ -102,6 +108,30 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
     )
 
 
+def needed_bytes(config: TrainConfig, model: str) -> int:
+    """Most bytes that a run on the model folder ``model`` puts on the disk at once, roughly.
+
+    Full training writes all weights: into every checkpoint that is kept, the best one, the one being written, and the
+    result. A model that is not here yet is not counted.
+    """
+    weights = _parameters(Path(model)) if config.method == "full" else 0
+    checkpoints = config.keep_checkpoints + 1 + bool(config.eval_steps)
+    return _NEEDED_BYTES + weights * (_FULL_BYTES * checkpoints + 4)
+
+
+def _parameters(folder: Path) -> int:
+    """How many numbers the safetensors files in ``folder`` hold, by their headers; 0 for one that can't be read."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with file.open("rb") as opened:
+                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+            continue  # the trainer says what is wrong with it
+    return total
+
+
 def check_space(folder: Path, needed: int = _NEEDED_BYTES) -> None:
     """Raises HybridError when less than ``needed`` bytes are free on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
@@ -125,10 +155,22 @@ def _config(params: StartParams) -> TrainConfig:
     return TrainConfig(**{field.name: getattr(params, field.name) for field in msgspec.structs.fields(TrainConfig)})
 
 
-def _plan(info: DatasetInfo, label: str, params: StartParams) -> Plan:
+_ADAPTERS = {"lora": "a LoRA", "rslora": "an rsLoRA", "dora": "a DoRA", "qlora": "a QLoRA"}
+
+
+def _what(config: TrainConfig, label: str) -> str:
+    """What ``config`` trains, in words."""
+    head = " and a classification head" if config.task == "classify" else ""
+    if config.method == "full":
+        return f"all weights of {label}{head}"
+    return f"{_ADAPTERS[config.method]} adapter (r={config.r}){head} for {label}"
+
+
+def _plan(info: DatasetInfo, label: str, params: StartParams, needed: int) -> Plan:
     rows = formats.count(info.counts["train"])
+    data, disk = f"data {info.name} {info.sha256[:12]}", f"up to {formats.size(needed)} of disk"
     return Plan(
         "train.start",
-        f"train a LoRA adapter (r={params.r}) for {label} on {info.name}, {rows} rows, {params.epochs:g} epochs",
-        steps=(f"data {info.name} {info.sha256[:12]}", f"model {label}", f"target {params.target}"),
+        f"train {_what(params, label)} on {info.name}, {rows} rows, {params.epochs:g} epochs",
+        steps=(data, f"model {label}", f"target {params.target}", disk),
     )

@@ -8,6 +8,8 @@ PEFT stores that of ``AutoModel``, with the head beside it in ``head.safetensors
 from __future__ import annotations
 
 import json
+import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,15 @@ from safetensors.torch import load_file, save_file
 
 from services import atomic
 from services.errors import BadInput, HybridError
-from services.runtime import adapters, lora
+from services.runtime import adapters, batches, lora
 from services.runtime.batches import Example
 from services.runtime.llama_learner import LlamaLearner
 from services.runtime.lora import LoraConfig
 from services.runtime.peft_learner import PeftLearner
+from services.runtime.tokenizer import Tokenizer
 
-HEAD = "head.safetensors"
 SCORE = f"{lora.PREFIX}score.weight"
+LENGTH = 512  # tokens of a text that are read
 
 
 class Classifier:
@@ -49,10 +52,10 @@ class Classifier:
             raise BadInput("Without an adapter there is no head that could classify.")
         if (folder / adapters.CONFIG).is_file():
             self.body.attach_from(folder)
-        file = folder / (HEAD if (folder / HEAD).is_file() else adapters.WEIGHTS)
+        file = folder / (adapters.HEAD if (folder / adapters.HEAD).is_file() else adapters.WEIGHTS)
         try:
             tensors = load_file(file)
-            self._take(tensors["weight"] if file.name == HEAD else tensors[SCORE], tensors.get("bias"))
+            self._take(tensors["weight"] if file.name == adapters.HEAD else tensors[SCORE], tensors.get("bias"))
         except (OSError, KeyError) as error:
             raise HybridError(f"{folder} lacks its classification head ({error}).", hint="Fetch it again.") from error
 
@@ -118,7 +121,7 @@ class Classifier:
         head = {name.removeprefix("head."): t for name, t in self.state().items() if name.startswith("head.")}
         file = folder / adapters.WEIGHTS
         if not isinstance(self.body, LlamaLearner):
-            save_file(head, folder / HEAD, metadata={"format": "pt"})
+            save_file(head, folder / adapters.HEAD, metadata={"format": "pt"})
             return
         save_file(load_file(file) | {SCORE: head["weight"]}, file, metadata={"format": "pt"})
         path = folder / adapters.CONFIG
@@ -129,7 +132,7 @@ class Classifier:
 
 def has_head(folder: Path) -> bool:
     """Whether a result's ``folder`` holds a classification head."""
-    if (folder / HEAD).is_file():
+    if (folder / adapters.HEAD).is_file():
         return True
     known = (folder / adapters.CONFIG).is_file()
     return known and adapters.read_adapter_config(folder).get("task_type") == "SEQ_CLS"
@@ -142,3 +145,40 @@ def stored_labels(folder: Path) -> tuple[str, ...]:
         return tuple(str(label) for label in labels)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HybridError(f"{folder} does not tell the labels of its head: {error}.", hint="Fetch it again.") from error
+
+
+def open_classifier(model: str, result: Path, dtype: str = "auto") -> Classifier:
+    """The classifier in ``result``, an adapter with a head on ``model`` or a fully trained body (then both are one).
+
+    Raises BadInput or HybridError when something is missing, damaged or misfits.
+    """
+    from services.runtime.learner import open_learner
+
+    opened = open_learner(model, dtype, result, labels=stored_labels(result))
+    assert isinstance(opened, Classifier)
+    return opened
+
+
+def ranked(
+    classifier: Classifier, tokenizer: Tokenizer, template: str, text: str
+) -> tuple[int, list[tuple[str, float]]]:
+    """How many tokens of ``text`` were read, and each label's probability, likeliest first.
+
+    Raises BadInput when the template alone is too long.
+    """
+    ids = batches.head_ids(tokenizer, template, text, LENGTH)
+    if ids is None:
+        raise BadInput(f"The prompt's template alone is longer than {LENGTH} tokens.")
+    probabilities = classifier.scores([ids])[0].softmax(dim=0).tolist()
+    pairs = zip(classifier.labels, probabilities, strict=True)
+    return len(ids), sorted(pairs, key=lambda pair: -pair[1])
+
+
+def milliseconds(classifier: Classifier, tokenizer: Tokenizer, template: str, texts: Sequence[str]) -> float:
+    """Median time of one text alone, from its words to its label."""
+    took = []
+    for text in texts:
+        begun = time.perf_counter()
+        ranked(classifier, tokenizer, template, text)
+        took.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(took)

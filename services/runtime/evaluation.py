@@ -21,7 +21,7 @@ from services.data.types import Row, Split
 from services.errors import BadInput
 from services.runs.types import TrainConfig
 from services.runtime import batches
-from services.runtime.classifier import Classifier, has_head, stored_labels
+from services.runtime.classifier import Classifier, has_head, open_classifier
 from services.runtime.learner import Learner, Writer, open_learner
 from services.runtime.tokenizer import Tokenizer
 from services.runtime.trie import Node, label_trie
@@ -269,4 +269,4 @@ def _opened(model: str, adapter: Path | None, dtype: str) -> Learner:
     result = adapter or Path(model)
     if not has_head(result):
         return open_learner(model, dtype, adapter)
-    return open_learner(model, dtype, result, labels=stored_labels(result))
+    return cast(Learner, open_classifier(model, result, dtype))

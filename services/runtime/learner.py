@@ -128,6 +128,8 @@ def _body(
     if adapter is not None and (adapter / adapters.CONFIG).is_file():
         stored = adapters.read_adapter_config(adapter)
         plain = adapters.is_plain_lora(stored | {"modules_to_save": None} if labels is not None else stored)
+    if labels is not None and (folder / adapters.HEAD).is_file():
+        plain = False  # a fully trained body, saved by transformers under its own names
     if shape is not None and plain and not general:
         from services.runtime.llama_learner import LlamaLearner
 

@@ -9,21 +9,25 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from services import atomic
-from services.data.types import DatasetInfo
+from services.data.types import DatasetInfo, Row
 from services.runs.types import RunSpec
 from services.runtime import tokenizer
+from services.runtime.classifier import Classifier, milliseconds
 from services.runtime.evaluation import Evaluation
 from services.runtime.learner import Learner
 from services.runtime.schedule import StepPlan
 
 if TYPE_CHECKING:
     from services.runtime.meter import Progress
+
+TIMED = 16  # held-out texts that a classifier is timed on, one by one
 
 
 def write(
@@ -34,18 +38,20 @@ def write(
     plan: StepPlan,
     progress: Progress,
     results: Evaluation,
+    held_out: Sequence[Row],
 ) -> Path:
     """Build ``folder/output`` beside its place and rename it there. Raises OSError (a full disk, …)."""
     target, temporary = folder / "output", folder / f".output.tmp-{os.getpid()}"
     for leftover in folder.glob(".output.tmp-*"):
         shutil.rmtree(leftover)
     temporary.mkdir()
+    metrics = figures(learner, info, results, held_out)
     learner.save(temporary, spec.model_label)
     for name in tokenizer.FILES:
         if (learner.folder / name).is_file():
             shutil.copyfile(learner.folder / name, temporary / name)
-    _json(temporary / "metadata.json", metadata(spec, info, progress, results))
-    _json(temporary / "benchmark.json", benchmark(learner, plan, progress, results))
+    _json(temporary / "metadata.json", metadata(spec, info, progress, metrics))
+    _json(temporary / "benchmark.json", benchmark(learner, plan, progress, results, metrics))
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)
@@ -57,11 +63,12 @@ def _json(path: Path, content: dict[str, Any]) -> None:
     atomic.write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def metadata(spec: RunSpec, info: DatasetInfo, progress: Progress, results: Evaluation) -> dict[str, Any]:
+def metadata(spec: RunSpec, info: DatasetInfo, progress: Progress, metrics: dict[str, float]) -> dict[str, Any]:
     """What the adapter is and where it comes from."""
     return {
         "base_model": spec.model_label,
         "model_path": spec.model,
+        "type": _type(spec),
         "task": info.task,
         "method": spec.config.method,
         "head": spec.config.task == "classify",
@@ -74,11 +81,29 @@ def metadata(spec: RunSpec, info: DatasetInfo, progress: Progress, results: Eval
         "seed": spec.seed,
         "run": spec.id,
         "steps": progress.step,
-        "metrics": {name: value for name, value in results.figures().items() if name != "seconds"},
+        "metrics": metrics,
     }
 
 
-def benchmark(learner: Learner, plan: StepPlan, progress: Progress, results: Evaluation) -> dict[str, Any]:
+def _type(spec: RunSpec) -> str:
+    """The registry's word for what the run makes."""
+    if spec.config.task == "classify":
+        return "classifier"
+    return "full" if spec.config.method == "full" else "adapter"
+
+
+def figures(learner: Learner, info: DatasetInfo, results: Evaluation, rows: Sequence[Row]) -> dict[str, float]:
+    """The held-out figures; a classifier's with its median time for one text alone, over some of ``rows``."""
+    found = {name: value for name, value in results.figures().items() if name != "seconds"}
+    if isinstance(learner, Classifier):
+        words, some = tokenizer.Tokenizer(learner.folder), [row.text for row in rows[:TIMED]]
+        found["ms_per_text"] = milliseconds(learner, words, info.prompt, some)
+    return found
+
+
+def benchmark(
+    learner: Learner, plan: StepPlan, progress: Progress, results: Evaluation, metrics: dict[str, float]
+) -> dict[str, Any]:
     """What the run took, and on what."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -93,4 +118,5 @@ def benchmark(learner: Learner, plan: StepPlan, progress: Progress, results: Eva
         "eval_seconds": results.seconds,
         "eval_rows": results.rows,
         "peak_rss_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+        "metrics": metrics,
     }

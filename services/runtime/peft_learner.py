@@ -42,11 +42,10 @@ class PeftLearner:
         kind: Any = AutoModel if self.body else AutoModelForCausalLM
         try:
             config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
-            if self.method != "full":  # a frozen base needs no dropout: the adapter has its own
-                for name, value in vars(config).items():
-                    if "dropout" in name and isinstance(value, float):
-                        setattr(config, name, 0.0)
-            if self.body and loading.is_encoder(loading.read_config(self.folder)):
+            encoder = self.body and loading.is_encoder(loading.read_config(self.folder))
+            if self.method != "full" and not encoder:
+                _without_dropout(config)
+            if encoder:
                 settings["add_pooling_layer"] = False
             if self.method == "qlora":
                 settings["quantization_config"], settings["device_map"] = self._four_bit(), {"": self.device}
@@ -288,6 +287,13 @@ class PeftScorer:
     def advance(self, keep: Sequence[int], ids: Sequence[int]) -> None:
         """See ``Scorer.advance``."""
         self.rows = [[*self.rows[row], id] for row, id in zip(keep, ids, strict=True)]
+
+
+def _without_dropout(config: Any) -> None:
+    """A frozen decoder needs none, the adapter has its own; an encoder below a head is better with the one it had."""
+    for name, value in vars(config).items():
+        if "dropout" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
 
 
 def _first_line(error: BaseException) -> str:

@@ -83,7 +83,7 @@ def run(spec: RunSpec, folder: Path, emitter: Emitter | Silent) -> None:
         if job.world.first:
             emitter.phase("running", "evaluating on the test split")
             results = evaluate(job, progress.step)
-            output.write(job.folder, spec, job.info, job.learner, plan, progress, results)
+            output.write(job.folder, spec, job.info, job.learner, plan, progress, results, job.held_out)
     finally:
         job.world.leave()
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.errors import BadInput, HybridError
-from services.inference.types import Reply, Request, Subject
+from services.inference.types import Reply, Request, Subject, no_chat
 
 if TYPE_CHECKING:
+    from services.runtime.classifier import Classifier
     from services.runtime.engine import Engine
     from services.runtime.tokenizer import Tokenizer
 
@@ -73,13 +74,15 @@ class Channel:
 
 
 class Holder:
-    """The model in memory and the adapter it answers with; swapping adapters keeps the base."""
+    """The model in memory and the adapter it answers with, or a classifier; swapping adapters keeps the base."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._tokenizer: Tokenizer | None = None
         self._base: tuple[str, bool] | None = None
-        self._adapter: tuple[str, int] | None = None
+        self._adapter: tuple[str, tuple[int, ...]] | None = None
+        self._classifier: Classifier | None = None
+        self._classified: tuple[str, str, tuple[int, ...]] | None = None
 
     def get(self, subject: Subject, loading: Callable[[str, float], None]) -> tuple[Engine, Tokenizer]:
         """The engine, ready to answer as ``subject``; ``loading`` hears what took how many seconds.
@@ -110,11 +113,35 @@ class Holder:
             loading(f"switched to {subject.label}", time.monotonic() - begun)
         return self._engine, self._tokenizer
 
+    def classifier(self, subject: Subject, loading: Callable[[str, float], None]) -> tuple[Classifier, Tokenizer]:
+        """The classifier that ``subject`` is, ready to name labels; it takes the place of what was held.
+
+        Raises BadInput when it has no head, BadInput or HybridError when something is missing, damaged or misfits.
+        """
+        from services.runtime.classifier import has_head, open_classifier
+        from services.runtime.tokenizer import Tokenizer
+
+        result = Path(subject.adapter or subject.model)
+        if not has_head(result):
+            raise BadInput(f"{subject.label} has no classification head.", hint="Train it with task=classify.")
+        wanted = (subject.model, str(result), _stamp(result))
+        if self._classifier is None or self._tokenizer is None or self._classified != wanted:
+            self.drop()
+            begun = time.monotonic()
+            loading(f"loading {subject.label}", 0.0)
+            classifier = open_classifier(subject.model, result)
+            tokenizer = Tokenizer(classifier.folder)
+            classifier.scores([[*tokenizer.prefix, tokenizer.eos_id]])  # what only the first call costs, paid here
+            self._classifier, self._tokenizer, self._classified = classifier, tokenizer, wanted
+            loading(f"loaded {subject.label}", time.monotonic() - begun)
+        return self._classifier, self._tokenizer
+
     def drop(self) -> None:
         """Give the memory back."""
         import gc
 
         self._engine = self._tokenizer = self._base = self._adapter = None
+        self._classifier = self._classified = None
         gc.collect()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
@@ -127,14 +154,9 @@ def _needs_peft(adapter: str | None) -> bool:
     return adapter is not None and not is_plain_lora(read_adapter_config(Path(adapter)))
 
 
-def _stamp(adapter: Path) -> int:
-    """Changes when the adapter's files were written again in the same place."""
-    from services.runtime.adapters import WEIGHTS
-
-    try:
-        return (adapter / WEIGHTS).stat().st_mtime_ns
-    except OSError:
-        return 0
+def _stamp(result: Path) -> tuple[int, ...]:
+    """Changes when the result's files were written again in the same place."""
+    return tuple(file.stat().st_mtime_ns for file in sorted(result.glob("*.safetensors")))
 
 
 class Worker:
@@ -178,23 +200,35 @@ class Worker:
             return self._load(request.id, request.subject)
         if request.op == "evaluate":
             return self._evaluate(request, request.subject)
+        if request.op == "classify" or request.subject.head:
+            return self._classify(request, request.subject)
         return self._generate(request, request.subject)
 
-    def _get(self, id: int, subject: Subject) -> tuple[Engine, Tokenizer]:
-        def loading(stage: str, seconds: float) -> None:
-            self._say(Reply(id, "loading", {"stage": stage, "seconds": seconds}))
-
-        return self._holder.get(subject, loading)
+    def _loading(self, id: int) -> Callable[[str, float], None]:
+        return lambda stage, seconds: self._say(Reply(id, "loading", {"stage": stage, "seconds": seconds}))
 
     def _load(self, id: int, subject: Subject) -> dict[str, Any]:
-        begun = time.monotonic()
-        engine, _ = self._get(id, subject)
-        return {"seconds": time.monotonic() - begun, "dtype": str(engine.dtype).removeprefix("torch.")}
+        begun, say = time.monotonic(), self._loading(id)
+        held = self._holder.classifier(subject, say)[0] if subject.head else self._holder.get(subject, say)[0]
+        return {"seconds": time.monotonic() - begun, "dtype": str(held.dtype).removeprefix("torch.")}
+
+    def _classify(self, request: Request, subject: Subject) -> dict[str, Any]:
+        """A head's answer; a chat is refused before anything is loaded."""
+        if request.messages:
+            raise no_chat(subject)
+        from services.runtime.classifier import ranked
+
+        classifier, tokenizer = self._holder.classifier(subject, self._loading(request.id))
+        begun = time.perf_counter()
+        tokens, found = ranked(classifier, tokenizer, subject.prompt, request.text)
+        label, probability = found[0]
+        seconds = time.perf_counter() - begun
+        return {"text": label, "probability": probability, "ranked": found, "tokens": tokens, "seconds": seconds}
 
     def _generate(self, request: Request, subject: Subject) -> dict[str, Any]:
         from services.runtime import generate
 
-        engine, tokenizer = self._get(request.id, subject)
+        engine, tokenizer = self._holder.get(subject, self._loading(request.id))
         ids = generate.prompt_ids(tokenizer, subject, request.text, request.messages)
         sampling = generate.Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, request.stop)
 

@@ -79,7 +79,7 @@ async def test_runs(ctx: Context, model: Path) -> None:
     run = ctx.workspace.runs / "20261123-0101-abcd"
     run.mkdir(parents=True)
     (run / "spec.json").write_text("{}")
-    with pytest.raises(BadInput, match="no finished adapter yet"):
+    with pytest.raises(BadInput, match="no finished result yet"):
         await resolve(ctx, "run:abcd")
     write_adapter(run / "output", model_path=str(model), prompt="Q {text}")
     found = await resolve(ctx, "run:abcd")

@@ -189,6 +189,33 @@ async def test_a_run_is_talked_to_from_the_training_screen(talking: HybridApp, t
 
 
 @models
+async def test_a_classifier_is_asked_from_the_training_screen(talking: HybridApp, tmp_path: Path) -> None:
+    from services.runtime.learner import open_learner
+    from services.runtime.lora import LoraConfig
+    from tests.runtime.tiny_model import write_bert
+
+    bert = write_bert(tmp_path / "bert")
+    output = runs.write(talking.workspace, "20261123-1405-k3v9", runs.history(80)) / "output"
+    learner = open_learner(str(bert), "fp32", labels=("card_arrival", "exchange_rate"))
+    learner.attach(LoraConfig(4, 8.0), seed=1)
+    output.mkdir()
+    learner.save(output, "tiny")
+    about = {"model_path": str(bert), "prompt": "Query: {text}\nIntent:", "labels": ["card_arrival", "exchange_rate"]}
+    (output / "metadata.json").write_text(json.dumps(about))
+    async with talking.run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.press("4")
+        await until_text(pilot, "✓ succeeded")
+        await pilot.press("t")
+        await until_text(pilot, "classifier", seconds=60)
+        await ask(pilot, "my card")
+        await until_text(pilot, "sure · ", seconds=120)
+        assert "mode task" in screen_text(talking)
+        await pilot.press("escape", "t")
+        await ask(pilot, "hello")
+        await until_text(pilot, "can't chat", seconds=60)
+
+
+@models
 async def test_an_unknown_model_is_a_toast_and_the_old_one_stays(talking: HybridApp) -> None:
     async with talking.run_test(size=(120, 40), notifications=True) as pilot:
         screen = await ready(pilot)

@@ -57,6 +57,32 @@ async def test_an_empty_registry_is_an_empty_listing_and_creates_nothing(ctx: Co
     assert "registry.add" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"config.json": "{}", "model.safetensors": "w"}, "full"),
+        ({"config.json": "{}", "model.safetensors": "w", "head.safetensors": "h"}, "classifier"),
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": "w", "head.safetensors": "h"}, "classifier"),
+        ({"adapter_config.json": '{"task_type": "SEQ_CLS"}', "adapter_model.safetensors": "w"}, "classifier"),
+        ({"adapter_config.json": '{"task_type": "CAUSAL_LM"}', "adapter_model.safetensors": "w"}, "adapter"),
+        ({"config.json": "{}", "head.safetensors": "h"}, "files"),
+    ],
+)
+async def test_what_a_folder_is_stands_in_record_and_metadata(
+    ctx: Context, tmp_path: Path, files: dict[str, str], kind: str
+) -> None:
+    source = tmp_path / "result"
+    source.mkdir()
+    for name, content in files.items():
+        (source / name).write_text(content)
+    version = await add(ctx, AddParams(model="banking", path=str(source), base_model="smollm2"))
+    assert isinstance(version, Version) and (version.type, version.base_model) == (kind, "smollm2")
+    about = json.loads((Path(version.path) / "metadata.json").read_text())
+    assert (about["type"], about["base_model"]) == (kind, "smollm2")
+    listed = json.loads((Path(version.path) / "manifest.json").read_text())["files"]
+    assert {f["path"] for f in listed} == {*files, "metadata.json", "README.md"}
+
+
 async def test_a_version_is_the_folder_with_manifest_and_record(ctx: Context, adapter: MakeAdapter) -> None:
     source = adapter(size=2_500_000)
     told: list[Progress] = []

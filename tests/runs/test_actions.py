@@ -100,6 +100,13 @@ async def test_start_refuses_what_can_not_work_before_making_anything(
         await actions.start(replace(ctx, read_only=True), StartParams())
     plan = await actions.start(replace(ctx, dry_run=True), StartParams())
     assert isinstance(plan, Plan) and "intents" in plan.summary
+    for given, words in (
+        (StartParams(), "train a LoRA adapter (r=8) for"),
+        (StartParams(method="dora", task="classify"), "train a DoRA adapter (r=8) and a classification head for"),
+        (StartParams(method="full"), "train all weights of"),
+    ):
+        plan = await actions.start(replace(ctx, dry_run=True), given)
+        assert isinstance(plan, Plan) and words in plan.summary and any("of disk" in step for step in plan.steps)
     assert not ctx.workspace.runs.exists()
 
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services import workspace as workspaces
 from services.context import Context
 from services.errors import HybridError
 from services.runs import events, local, train, view
-from services.runs.types import RunSpec
+from services.runs.types import RunSpec, TrainConfig
 from services.workspace import Workspace
 
 from .conftest import CHECKOUT, ended, until
@@ -122,6 +123,18 @@ def test_events_that_can_never_be_written_still_end_the_run(
 def test_too_little_space_is_said_before_anything_is_made(ctx: Context) -> None:
     with pytest.raises(HybridError, match=r"free at .*; a run needs"):
         train.check_space(ctx.workspace.root, needed=10**18)
+
+
+def test_full_training_needs_room_for_all_weights_again_and_again(tmp_path: Path) -> None:
+    header = json.dumps({"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [1000, 50]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (tmp_path / "damaged.safetensors").write_bytes(b"\xff" * 9)
+    least = train.needed_bytes(TrainConfig(), str(tmp_path))
+    full = TrainConfig(method="full", keep_checkpoints=3)
+    assert train.needed_bytes(full, str(tmp_path)) - least == 50_000 * (4 * 12 + 4)
+    validated = msgspec.structs.replace(full, eval_steps=10)
+    assert train.needed_bytes(validated, str(tmp_path)) - least == 50_000 * (5 * 12 + 4)
+    assert train.needed_bytes(full, "nobody/nothing") == least
 
 
 def test_a_full_disk_at_the_start_leaves_nothing(small_disk: Workspace, make_spec: Callable[..., RunSpec]) -> None:

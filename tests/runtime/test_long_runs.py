@@ -8,60 +8,47 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from services.runtime import checkpoint, memory  # noqa: E402
+from services.runtime import checkpoint, memory, schedule  # noqa: E402
 from services.runtime.batches import Example  # noqa: E402
+from services.runtime.schedule import StepPlan  # noqa: E402
 from services.runtime.watch import PATIENCE, Watch  # noqa: E402
 from tests.runtime import support, tiny_model  # noqa: E402
 
-pytestmark = pytest.mark.models
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.write_llama(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return support.write_dataset(tmp_path_factory.mktemp("data") / "tiny")
+pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
 
 def of(events: list[dict[str, Any]], split: str) -> dict[int, dict[str, Any]]:
     return {e["step"]: e for e in events if e["ev"] == "metric" and e["split"] == split}
 
 
-def test_validation_stops_early_keeps_the_best_and_resumes_exactly(model: Path, data: Path, tmp_path: Path) -> None:
-    settings = {"epochs": 40, "lr": 0.05, "schedule": "constant", "eval_steps": 4, "patience": 3}
-    whole = support.write_run(tmp_path / "whole", model, data, **settings)
+def test_validation_stops_early_keeps_the_best_and_resumes_exactly(
+    llama: Path, small_data: Path, tmp_path: Path
+) -> None:
+    settings = {"epochs": 40, "lr": 0.05, "schedule": "constant", "eval_steps": 4, "patience": 2}
+    whole = support.write_run(tmp_path / "whole", llama, small_data, **settings)
     code, events = support.train(whole)
     assert code == 0, events
     seen = of(events, "val")
     assert {"loss", "accuracy", "macro_f1", "rows"} <= seen[4].keys() and list(seen) == list(range(4, max(seen) + 1, 4))
     best = min(seen, key=lambda step: seen[step]["loss"])
-    assert max(seen) == best + 12 < 480 and any("stopping early" in e.get("text", "") for e in events)
+    assert max(seen) == best + 8 < 480 and any("stopping early" in e.get("text", "") for e in events)
     kept = [int(p.name[5:]) for p in checkpoint.steps(whole / "checkpoints")]
     assert best in kept and len(kept) <= 3
     result = load_file(whole / "output/adapter_model.safetensors")
     stored = checkpoint.read(checkpoint.path(whole / "checkpoints", best)).adapter
     assert all(torch.equal(result[name], stored[name]) for name in stored)
 
-    again = support.write_run(tmp_path / "again", model, data, **settings)
+    again = support.write_run(tmp_path / "again", llama, small_data, **settings)
     (again / "plan.json").write_bytes((whole / "plan.json").read_bytes())
     (again / "control" / "cancel").touch()
-    for _ in range(3):  # stopped after one step, and once more, and then let go
+    for _ in range(2):  # stopped after one step, and once more, and then let go
         assert support.train(again)[0] == 130
     (again / "control" / "cancel").unlink()
     code, more = support.train(again)
@@ -100,13 +87,8 @@ def test_the_probe_grows_until_memory_runs_out() -> None:
 
 SMALL_MEMORY = """
 import resource, sys
-from services.runtime import memory, train
-measure = memory.measure
-def limited(rows, device, learn):
-    return 0, False  # as if all of a step fitted, so that memory runs out during the run
-memory.measure = limited
-import psutil, torch
-from services.runtime import training
+import psutil
+from services.runtime import train, training
 take = training.take_step
 def step(*arguments):
     used = psutil.Process().memory_info().vms
@@ -117,39 +99,52 @@ sys.exit(train.main(sys.argv[1:]))
 """
 
 
-def test_a_run_out_of_memory_goes_on_in_smaller_portions(data: Path, tmp_path: Path) -> None:
+def test_a_run_out_of_memory_goes_on_in_smaller_portions(tmp_path: Path) -> None:
     model = tiny_model.write_llama(tmp_path / "model", layers=4)
-    long = support.write_dataset(tmp_path / "long", train=160)
-    settings = {"batch_rows": 400, "batch_tokens": 100_000, "max_steps": 2, "epochs": 100, "eval_rows": 4}
-    folder = support.write_run(tmp_path / "run", model, long, **settings)
+    long = support.write_dataset(tmp_path / "long", train=160, test=4)
+    folder = support.write_run(tmp_path / "run", model, long, batch_rows=400, batch_tokens=100_000)
+    # As if the probe had found that all of a step fits, so that memory runs out during the run.
+    (folder / "plan.json").write_bytes(msgspec.json.encode(StepPlan(2, "max_steps", 1)))
     command = [sys.executable, "-c", SMALL_MEMORY, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Memory ran out; computing" in done.stdout and "step=2" in done.stdout, done.stdout
 
 
-def test_two_processes_see_the_batches_of_one(model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_diverges_ends_with_its_cause(
+    llama: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "rate", lambda config, step, total: 0.02 if step < 40 else 1.0)
+    settings = {"max_steps": 120, "epochs": 100, "batch_rows": 8}
+    code, events = support.train(support.write_run(tmp_path / "run", llama, small_data, **settings))
+    (error,) = [e for e in events if e["ev"] == "error"]
+    seen = support.losses(events)
+    assert code == 1 and "the training diverges" in error["message"] and "lower lr" in error["hint"]
+    assert max(seen) < 120 and not (tmp_path / "run" / "output").exists()
+
+
+def test_two_processes_see_the_batches_of_one(llama: Path, small_data: Path, tmp_path: Path) -> None:
     curves, results = [], []
     for processes in (1, 2):
-        settings = {"processes": processes, "device": "cpu", "max_steps": 12, "epochs": 5, "lr": 0.01}
-        folder = support.write_run(tmp_path / str(processes), model, data, **settings)
+        settings = {"processes": processes, "device": "cpu", "max_steps": 6, "epochs": 5, "lr": 0.01}
+        folder = support.write_run(tmp_path / str(processes), llama, small_data, **settings)
         if processes == 1:
             _, events = support.train(folder)
         else:
             process, told = support.start(folder)
             with told:
                 events = [json.loads(line) for line in told]
-            assert process.wait(timeout=300) == 0, (folder / "log.txt").read_text()
+            assert process.wait(timeout=600) == 0, (folder / "log.txt").read_text()
         curves.append(support.losses(events))
         assert len([e for e in events if e["ev"] == "metric" and e["split"] == "test"]) == 1
         results.append(load_file(folder / "output/adapter_model.safetensors"))
     common = curves[0].keys() & curves[1].keys()
-    assert 12 in common and all(curves[0][s] == pytest.approx(curves[1][s], rel=1e-4) for s in common)
+    assert 6 in common and all(curves[0][s] == pytest.approx(curves[1][s], rel=1e-4) for s in common)
     assert all(torch.allclose(results[0][n], results[1][n], atol=1e-4) for n in results[0])
 
 
-def test_several_processes_stop_together_with_a_checkpoint(model: Path, data: Path, tmp_path: Path) -> None:
-    folder = support.write_run(tmp_path / "run", model, data, processes=2, device="cpu", epochs=100_000)
+def test_several_processes_stop_together_with_a_checkpoint(llama: Path, small_data: Path, tmp_path: Path) -> None:
+    folder = support.write_run(tmp_path / "run", llama, small_data, processes=2, device="cpu", epochs=200)
     process, told = support.start(folder)
     events = []
     with told:
@@ -159,6 +154,6 @@ def test_several_processes_stop_together_with_a_checkpoint(model: Path, data: Pa
                 process.terminate()
                 break
         events += [json.loads(line) for line in told]
-    assert process.wait(timeout=300) == 130
+    assert process.wait(timeout=600) == 130
     (last,) = [e for e in events if e["ev"] == "ckpt"]
     assert checkpoint.read(folder / last["path"]).state.step == last["step"]
