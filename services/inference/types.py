@@ -19,7 +19,7 @@ class Subject(msgspec.Struct, frozen=True):
     """A resolved thing to talk to: a base model with or without an adapter.
 
     ``label`` e.g. "base", "banking@2", "run:k3v9". ``prompt`` is the task's template, "" for free chat;
-    ``labels`` the closed set of answers of a classifier ("" prompt → empty).
+    ``labels`` the closed set of answers of a classifier ("" prompt → empty). ``chat``: trained on conversations.
     """
 
     label: str
@@ -27,6 +27,7 @@ class Subject(msgspec.Struct, frozen=True):
     adapter: str | None = None
     prompt: str = ""
     labels: tuple[str, ...] = ()
+    chat: bool = False
 
 
 class Message(msgspec.Struct, frozen=True):
