@@ -27,6 +27,7 @@ class _Metadata(msgspec.Struct):
     base_model: str = ""
     model_path: str = ""
     prompt: str = ""
+    format: str = "text"
     labels: tuple[str, ...] = ()
 
 
@@ -111,7 +112,7 @@ async def _result(ctx: Context, label: str, folder: Path) -> Subject:
         raise BadInput(
             f"{folder} doesn't say which base model it belongs to.", hint=f"Put base_model into its {METADATA}."
         )
-    return Subject(label, model, str(folder), about.prompt, about.labels, head)
+    return Subject(label, model, str(folder), about.prompt, about.labels, head, about.format == "chat")
 
 
 def _read_metadata(folder: Path) -> _Metadata:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.data import prompts
 from services.data.types import Row
 from services.errors import BadInput
+from services.runtime import conversations
 from services.runtime.tokenizer import Tokenizer
 
 CHUNK = 20  # batches' worth of rows that are sorted by length together
@@ -20,12 +21,14 @@ CHUNK = 20  # batches' worth of rows that are sorted by length together
 class Example:
     """One row as tokens: prompt, answer, end of text. Only what lies from ``answer`` on carries a label.
 
-    For a classification head nothing does; ``label`` is then the number of the row's label, else -1.
+    A conversation has several answers: ``spans`` (start, end) then says where labels are, from ``answer`` to the end.
+    For a classification head nothing carries one; ``label`` is then the number of the row's label, else -1.
     """
 
     ids: tuple[int, ...]
     answer: int
     label: int = -1
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -35,7 +38,14 @@ class Example:
     @property
     def labels(self) -> int:
         """What is predicted of it: its labelled tokens, or one label."""
-        return 1 if self.label >= 0 else len(self.ids) - self.answer
+        if self.label >= 0:
+            return 1
+        return sum(end - start for start, end in self.spans) if self.spans else len(self.ids) - self.answer
+
+    @property
+    def learned(self) -> list[int]:
+        """Where the tokens with a label are."""
+        return [i for start, end in self.spans or ((self.answer, len(self.ids)),) for i in range(start, end)]
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,10 @@ def packed(examples: Sequence[Example]) -> tuple[list[int], list[int], list[int]
     for example in examples:
         start = len(ids)
         ids += example.ids[:-1]
+        if example.spans:
+            at += [start + i - 1 for i in example.learned]
+            targets += [example.ids[i] for i in example.learned]
+            continue
         at += range(start + example.answer - 1, len(ids))
         targets += example.ids[example.answer :]
     return ids, at, targets
@@ -95,7 +109,10 @@ def encode(
     """Rows as examples of at most ``max_length`` tokens; how many texts were cut, and how many rows did not fit.
 
     A text is cut from the left; an answer never: a row whose template and answer alone are too long is left out.
+    Conversations go into the model's chat template and teach every answer in them; they lose their oldest turns first.
     """
+    if any(row.messages for row in rows) and not classify:
+        return _encode_chats(tokenizer, template, rows, max_length)
     rendered = tokenizer.encode_many([prompts.render(template, row.text) for row in rows])
     answers = tokenizer.encode_many([prompts.completion(row.answer, classify=classify) for row in rows])
     examples: list[Example] = []
@@ -111,6 +128,37 @@ def encode(
             continue
         examples.append(Example((*prompt, *answer), len(prompt)))
     return examples, cut, left_out
+
+
+def _encode_chats(
+    tokenizer: Tokenizer, template: str, rows: Sequence[Row], max_length: int
+) -> tuple[list[Example], int, int]:
+    examples: list[Example] = []
+    cut = left_out = 0
+    for row in rows:
+        if not row.messages:
+            one, short, out = encode(tokenizer, template, [row], classify=False, max_length=max_length)
+            examples += one
+            cut, left_out = cut + short, left_out + out
+            continue
+        found = conversations.rendered(tokenizer, row.messages, max_length)
+        if found is None:
+            left_out += 1
+            continue
+        chat, was_cut = found
+        cut += was_cut
+        examples.append(Example(chat.ids, chat.spans[0][0], spans=chat.spans))
+    return examples, cut, left_out
+
+
+def asked_ids(tokenizer: Tokenizer, template: str, row: Row, room: int, *, classify: bool) -> list[int] | None:
+    """What the model reads before it writes the row's answer: its prompt, or all of a conversation but the last turn.
+
+    None when not even the template fits.
+    """
+    if row.messages and not classify:
+        return conversations.prompt_ids(tokenizer, row.messages[:-1], room)
+    return prompt_ids(tokenizer, template, row.text, room)
 
 
 def head_ids(tokenizer: Tokenizer, template: str, text: str, max_length: int) -> list[int] | None:

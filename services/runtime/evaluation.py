@@ -145,8 +145,10 @@ def evaluate(
         raise BadInput("There are no rows to evaluate on.", hint="Look at the dataset: hybrid-tui --run data.show")
     started = time.monotonic()
     head = learner if isinstance(learner, Classifier) else None
-    ids = batches.head_ids if head else batches.prompt_ids
-    readied = [ids(tokenizer, template, row.text, max_length) for row in rows]
+    if head:
+        readied = [batches.head_ids(tokenizer, template, row.text, max_length) for row in rows]
+    else:
+        readied = [batches.asked_ids(tokenizer, template, row, max_length, classify=bool(labels)) for row in rows]
     if any(found is None for found in readied):
         raise BadInput(f"The prompt's template alone is longer than {max_length} tokens.")
     known = [found for found in readied if found is not None]

@@ -46,10 +46,10 @@ class Generated:
 def prompt_ids(tokenizer: Tokenizer, subject: Subject, text: str = "", messages: tuple[Message, ...] = ()) -> list[int]:
     """What the model reads: ``text`` in the task's prompt, or ``messages`` in the model's chat template.
 
-    A model without a template gets the messages' texts as plain paragraphs to go on from.
+    A model without a template gets the messages' texts as plain paragraphs to go on from, or what it was trained with.
     """
-    if messages and tokenizer.chat_template is not None:
-        return tokenizer.encode(tokenizer.chat([{"role": m.role, "content": m.content} for m in messages]))
+    if messages and (subject.chat or tokenizer.chat_template is not None):
+        return tokenizer.chat_ids([{"role": m.role, "content": m.content} for m in messages])
     if messages:
         plain = "\n\n".join(m.content for m in messages)
     else:

@@ -18,7 +18,7 @@ from services.data import prompts, store
 from services.data.lengths import Measured, Request, Sample, SplitLengths, lengths
 from services.data.types import DatasetInfo, Row
 from services.errors import HybridError
-from services.runtime import batches
+from services.runtime import batches, conversations
 from services.runtime.loading import local_folder
 from services.runtime.tokenizer import Tokenizer
 
@@ -46,7 +46,7 @@ def measure(request: Request) -> Measured:
     folder = Path(request.data)
     info = store.load_info(folder)
     tokenizer = Tokenizer(local_folder(request.model))
-    chat = info.format == "chat" and tokenizer.chat_template is not None
+    chat = info.format == "chat" and info.task == "generate"
     view = _View(tokenizer, info, chat, request.max_length)
     done = 0
     splits: list[SplitLengths] = []
@@ -69,7 +69,7 @@ def measure(request: Request) -> Measured:
 
 
 class _View:
-    """Rows as the model sees them: in the dataset's prompt, or in the model's chat template."""
+    """Rows as the model sees them: in the dataset's prompt, or in the model's chat template, as they are trained on."""
 
     def __init__(self, tokenizer: Tokenizer, info: DatasetInfo, chat: bool, max_length: int) -> None:
         self._tokenizer = tokenizer
@@ -78,16 +78,18 @@ class _View:
         self._most = max_length
 
     def _prompt(self, row: Row) -> str:
-        if not self._chat:
-            return prompts.render(self._info.prompt, row.text)
-        return self._tokenizer.chat([{"role": turn.role, "content": turn.content} for turn in row.messages[:-1]])
+        return prompts.render(self._info.prompt, row.text)
 
     def _answer(self, row: Row) -> str:
-        return row.answer if self._chat else prompts.completion(row.answer, classify=self._info.task == "classify")
+        return prompts.completion(row.answer, classify=self._info.task == "classify")
 
     def lengths(self, rows: Sequence[Row]) -> tuple[list[int], int]:
         """Tokens of each row, uncut, and how many rows have no room for more than the template and the answer."""
-        prefix = 0 if self._chat else len(self._tokenizer.prefix)
+        if self._chat:
+            chats = [len(conversations.render(self._tokenizer, row.messages).ids) for row in rows]
+            long = [row for row, tokens in zip(rows, chats, strict=True) if tokens > self._most]
+            return chats, sum(conversations.rendered(self._tokenizer, row.messages, self._most) is None for row in long)
+        prefix = len(self._tokenizer.prefix)
         asked = self._tokenizer.encode_many([self._prompt(row) for row in rows])
         answers = self._tokenizer.encode_many([self._answer(row) for row in rows])
         whole: list[int] = []
@@ -95,19 +97,17 @@ class _View:
         for row, prompt, answer in zip(rows, asked, answers, strict=True):
             whole.append(prefix + len(prompt) + len(answer) + 1)
             if whole[-1] > self._most:
-                left_out += not self._fits(row, self._most - len(answer) - 1)
+                room = self._most - len(answer) - 1
+                left_out += not batches.prompt_ids(self._tokenizer, self._info.prompt, row.text, room)
         return whole, left_out
-
-    def _fits(self, row: Row, room: int) -> bool:
-        if self._chat:
-            return room > 0
-        return bool(batches.prompt_ids(self._tokenizer, self._info.prompt, row.text, room))
 
     def sample(self, row: Row) -> Sample:
         """A row, written out."""
+        if self._chat:
+            return self._chat_sample(row)
         prompt, answer = self._prompt(row), self._answer(row)
         encode = self._tokenizer.encode
-        prefix = [] if self._chat else list(self._tokenizer.prefix)
+        prefix = list(self._tokenizer.prefix)
         end = [self._tokenizer.eos_id]
         shown = self._tokenizer.decode([*prefix, *encode(prompt)], specials=True)
         return Sample(
@@ -115,6 +115,17 @@ class _View:
             answer=answer + self._tokenizer.decode(end, specials=True),
             tokens=len(prefix) + len(encode(prompt)) + len(encode(answer)) + 1,
             answer_tokens=len(encode(answer)) + 1,
+        )
+
+    def _chat_sample(self, row: Row) -> Sample:
+        """The last answer and all before it; the tokens of every answer are learned."""
+        found = conversations.render(self._tokenizer, row.messages)
+        start = found.spans[-1][0]
+        return Sample(
+            prompt=self._tokenizer.decode(found.ids[:start], specials=True),
+            answer=self._tokenizer.decode(found.ids[start:], specials=True),
+            tokens=len(found.ids),
+            answer_tokens=sum(end - begin for begin, end in found.spans),
         )
 
 

@@ -18,7 +18,7 @@ import msgspec
 from services import atomic
 from services.data.types import DatasetInfo, Row
 from services.runs.types import RunSpec
-from services.runtime import tokenizer
+from services.runtime import chat_template, tokenizer
 from services.runtime.classifier import Classifier, milliseconds
 from services.runtime.evaluation import Evaluation
 from services.runtime.learner import Learner
@@ -50,6 +50,8 @@ def write(
     for name in tokenizer.FILES:
         if (learner.folder / name).is_file():
             shutil.copyfile(learner.folder / name, temporary / name)
+    if _is_chat(spec, info) and tokenizer.Tokenizer(learner.folder).chat_template is None:
+        atomic.write_text(temporary / "chat_template.jinja", chat_template.PLAIN)
     _json(temporary / "metadata.json", metadata(spec, info, progress, metrics))
     _json(temporary / "benchmark.json", benchmark(learner, plan, progress, results, metrics))
     if target.exists():
@@ -57,6 +59,11 @@ def write(
     temporary.rename(target)
     atomic.sync_directory(folder)
     return target
+
+
+def _is_chat(spec: RunSpec, info: DatasetInfo) -> bool:
+    """Whether the rows were put into a chat template, and not into the dataset's prompt."""
+    return info.format == "chat" and info.task == "generate" and spec.config.task != "classify"
 
 
 def _json(path: Path, content: dict[str, Any]) -> None:
@@ -72,7 +79,8 @@ def metadata(spec: RunSpec, info: DatasetInfo, progress: Progress, metrics: dict
         "task": info.task,
         "method": spec.config.method,
         "head": spec.config.task == "classify",
-        "prompt": info.prompt,
+        "format": "chat" if _is_chat(spec, info) else "text",
+        "prompt": "" if _is_chat(spec, info) else info.prompt,  # none: it is talked to, in the chat template
         "labels": list(info.labels),
         "training_date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": msgspec.to_builtins(spec.config),

@@ -160,9 +160,9 @@ class PeftLearner:
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """See ``Learner.loss``."""
         self.model.train(training)
-        row = [r for r, e in enumerate(examples) for _ in range(e.tokens - e.answer)]
-        at = [i for e in examples for i in range(e.answer - 1, e.tokens - 1)]
-        targets = torch.tensor([id for e in examples for id in e.ids[e.answer :]], device=self.device)
+        row = [r for r, e in enumerate(examples) for _ in range(e.labels)]
+        at = [i - 1 for e in examples for i in e.learned]
+        targets = torch.tensor([e.ids[i] for e in examples for i in e.learned], device=self.device)
         rows = [example.ids[:-1] for example in examples]
         with self._precision():
             if self._head is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import BadInput
+from services.runtime import chat_template
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "tokenizer.model")
 
@@ -43,6 +44,7 @@ class Tokenizer:
         if self.prefix and self.prefix[-1] == eos_id:  # some append end-of-text to everything: not before a text
             self.prefix = self.prefix[:-1]
         self.chat_template: str | None = self._chat_template()
+        self._template: chat_template.Template | None = None
 
     def _special(self, name: str, fallback: Any) -> int | None:
         token = self._settings.get(name)
@@ -74,6 +76,11 @@ class Tokenizer:
         """Text of ``ids``; special tokens are left out unless ``specials``."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=not specials))
 
+    def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """``encode``, and where in ``text`` each id's characters begin and end."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return list(found.ids), [(start, end) for start, end in found.offsets]
+
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
         """The conversation as the model's chat template writes it, up to where the assistant speaks next.
 
@@ -81,36 +88,29 @@ class Tokenizer:
         """
         if self.chat_template is None:
             raise BadInput(f"The model in {self.folder} has no chat template.", hint="Send plain text to it instead.")
-        import jinja2
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        return self.written(messages, ask=True)[0]
 
-        def refuse(message: str) -> str:
-            raise jinja2.TemplateError(message)
+    def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """What a model that was trained on conversations reads before its answer; without a template of its own it was
+        trained with ``chat_template.PLAIN``. Raises BadInput when the template refuses ``messages``."""
+        prefix = () if self.chat_template is not None else self.prefix  # a template writes begin-of-text itself
+        return [*prefix, *self.encode(self.written(messages, ask=True)[0])]
 
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = refuse
-        environment.globals["strftime_now"] = _now
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    def written(self, messages: Sequence[dict[str, str]], *, ask: bool) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation in the model's template (else the plain one), and what its ``{% generation %}`` marks hold.
+
+        ``ask``: up to where the assistant speaks next. Raises BadInput when the template refuses ``messages``.
+        """
+        if self._template is None:
+            self._template = chat_template.Template(self.chat_template or chat_template.PLAIN)
         words = {name: self._word(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-        try:
-            return environment.from_string(self.chat_template).render(
-                messages=list(messages), add_generation_prompt=True, **words
-            )
-        except jinja2.TemplateError as error:
-            raise BadInput(f"The model's chat template refuses this conversation: {error}.") from error
+        words["eos_token"] = words["eos_token"] or str(self._tokenizer.id_to_token(self.eos_id))
+        return self._template.write(messages, ask=ask, words=words)
 
     def _word(self, name: str) -> str:
         token = self._settings.get(name)
         token = token.get("content") if isinstance(token, dict) else token
         return token if isinstance(token, str) else ""
-
-
-def _now(pattern: str) -> str:
-    import time
-
-    return time.strftime(pattern)
 
 
 def _json(path: Path) -> dict[str, Any]:
