@@ -21,8 +21,7 @@ class Subject(msgspec.Struct, frozen=True):
 
     ``label`` e.g. "base", "banking@2", "run:k3v9". ``prompt`` is the task's template, "" for free chat;
     ``labels`` the closed set of answers of a task ("" prompt → empty). ``head``: it has a classification head, which
-    names one of its labels at once and can't write. ``chat``: trained on
-    conversations.
+    names one of its labels at once and can't write. ``chat``: trained on conversations.
     """
 
     label: str
