@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from textual.pilot import Pilot
 
@@ -21,6 +22,7 @@ from services.context import Context
 from services.settings import Settings
 from services.transfers.actions import PushParams, push
 from services.transfers.queue_actions import TransfersParams, transfers
+from services.transfers.view import read
 from services.workspace import Workspace
 from tests.panel import drive_sample as sample
 from tests.panel.helpers import screen_text, until, until_text
@@ -158,6 +160,19 @@ async def test_trash_after_a_yes(app: HybridApp, workspace: Workspace) -> None:
     assert list(tree_of(workspace.store_path / ".trash").values()) == [b"x"]
 
 
+async def caught_at_work(pilot: Pilot[None], workspace: Workspace, had: int = 0) -> psutil.Process:
+    """The worker, stopped as soon as it has begun: however fast the disk is, it does not end before it is looked at."""
+    for _ in range(5000):
+        if worker := worker_of(workspace.root):
+            worker.suspend()
+            seen = [read(workspace, folder) for folder in workspace.state.glob("transfers/*/")]
+            if all(s.state == "running" and s.done_bytes > had for s in seen):
+                return worker
+            worker.resume()
+        await pilot.pause(0.002)
+    raise AssertionError("the worker was never at work")
+
+
 async def test_steering_a_transfer_that_outlives_the_panel(app: HybridApp, workspace: Workspace, ctx: Context) -> None:
     tree = slow_tree(files=1400)
     plant(workspace.root / "out", tree)
@@ -165,9 +180,12 @@ async def test_steering_a_transfer_that_outlives_the_panel(app: HybridApp, works
         await pilot.press("6")
         await until_text(pilot, "Nothing is in the store yet.")
         await push(ctx, PushParams("out", "models/m", background=True))
+        worker = await caught_at_work(pilot, workspace)
         await pilot.press("t")
         await until_text(pilot, "▶ running")
         await pilot.press("space")
+        await until(pilot, lambda: any(workspace.state.glob("transfers/*/control/pause")))
+        worker.resume()
         await until_text(pilot, "◫ paused")
     (worker := worker_of(workspace.root)) and worker.wait(5)  # nothing is left to do
     again = HybridApp(workspaces.open_workspace(workspace.root))
@@ -177,9 +195,8 @@ async def test_steering_a_transfer_that_outlives_the_panel(app: HybridApp, works
         await pilot.press("t")
         await until_text(pilot, "◫ paused")
         await pilot.press("space")
+        worker = await caught_at_work(pilot, workspace)
         await until_text(pilot, "▶ running")
-        worker = worker_of(workspace.root)
-        assert worker is not None
         worker.kill()
         await until_text(pilot, "? interrupted")
         await pilot.press("space")
