@@ -82,9 +82,15 @@ def submit(
     return lambda *options, **more: local.submit(workspace, make_spec(*options, **more))
 
 
+def _zombies() -> list[int]:
+    """Dead children of this process that nobody has reaped."""
+    return [c.pid for c in psutil.Process().children() if c.status() == psutil.STATUS_ZOMBIE]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     """Afterwards no process of the test's runs lives, and this process has no dead child unreaped."""
+    before = set(_zombies())
     yield
     left = processes_of(tmp_path)
     if left:
@@ -93,6 +99,6 @@ def _nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     names = [" ".join(process.cmdline()) for process in left]
     for process in left:
         process.kill()
-    zombies = [c.pid for c in psutil.Process().children() if c.status() == psutil.STATUS_ZOMBIE]
+    zombies = set(_zombies()) - before
     assert not names, f"left running: {names}"
     assert not zombies, f"dead children not reaped: {zombies}"
