@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -96,9 +97,11 @@ def _nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     if left:
         psutil.wait_procs(left, timeout=3)
         left = [process for process in left if process.is_running()]
-    names = [" ".join(process.cmdline()) for process in left]
+    names = []
     for process in left:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # gone meanwhile, or dead and not reaped by its parent yet
+            names.append(" ".join(process.cmdline()))
+            process.kill()
     zombies = set(_zombies()) - before
     assert not names, f"left running: {names}"
     assert not zombies, f"dead children not reaped: {zombies}"

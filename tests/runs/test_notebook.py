@@ -3,6 +3,7 @@ agent on the box that follows through the store, and what happens when either si
 
 from __future__ import annotations
 
+import contextlib
 import asyncio
 import json
 import os
@@ -107,7 +108,8 @@ class Browser:
         """The machine is gone: every process on it, at once."""
         machine = self.tmp / f"machine-{self.processes.index(process) + 1}"
         for one in [*psutil.Process(process.pid).children(recursive=True), *processes_of(machine)]:
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         process.kill()
         process.communicate()
 
