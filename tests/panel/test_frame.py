@@ -207,7 +207,7 @@ def test_no_screen_takes_a_key_that_holds_everywhere() -> None:
         words = [word for key in keys for word in key.key.split(",")]
         assert len(words) == len(set(words)), section
         if section not in ("app", "dialog"):
-            own = {word for key in keys if key.name != "help" for word in key.key.split(",")}  # a screen's own help
+            own = {word for key in keys if key.name != "keys" for word in key.key.split(",")}  # a screen's own help
             assert not everywhere & own, section
 
 

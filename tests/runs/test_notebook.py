@@ -3,8 +3,8 @@ agent on the box that follows through the store, and what happens when either si
 
 from __future__ import annotations
 
-import contextlib
 import asyncio
+import contextlib
 import json
 import os
 import re
