@@ -113,7 +113,7 @@ async def test_runs_of_every_kind_are_found_and_evaluated(ctx: Context, bert: Pa
     from services.data.actions import generate as generate_data
     from services.data.generate import GenerateParams as DataParams
 
-    await generate_data(ctx, DataParams(name="d", rows=120, seed=1))
+    await generate_data(ctx, DataParams(name="d", rows=240, seed=1))
     run = ctx.workspace.runs / "20261123-0101-abcd"
     run.mkdir(parents=True)
     (run / "spec.json").write_text("{}")
