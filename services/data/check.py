@@ -209,7 +209,7 @@ async def _measure(ctx: Context, params: CheckParams, info: DatasetInfo, folder:
             )
             in_chat = "in its chat template" if measured.chat else "in the dataset's prompt"
             if info.format == "chat" and not measured.chat:
-                in_chat += ": it has no chat template"
+                in_chat = "as User: and Assistant: lines: it has no chat template"
             return measured, f"the tokenizer of {label}, {in_chat}"
         why = f"{label} is not here yet: model={label} fetches it"
     except HybridError as error:

@@ -64,7 +64,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """``chat``: the rows were put into the model's chat template."""
+    """``chat``: the rows were put into the model's own chat template."""
 
     splits: tuple[SplitLengths, ...]
     samples: tuple[Sample, ...]

@@ -65,7 +65,7 @@ def measure(request: Request) -> Measured:
         if split == "train":
             chosen = random.Random(request.seed).sample(rows, min(request.samples, len(rows)))
             samples = [view.sample(row) for row in chosen]
-    return Measured(tuple(splits), tuple(samples), chat)
+    return Measured(tuple(splits), tuple(samples), chat and tokenizer.chat_template is not None)
 
 
 class _View:
