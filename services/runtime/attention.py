@@ -1,14 +1,15 @@
 """Attention over packed rows that never see each other, in the way that is fast on the device.
 
 On a CPU: batched products over a padded view, which on short rows is ten times as fast as the fused kernel. On a GPU
-with flash attention: its variable-length kernel on the packed rows themselves, or cuDNN's kernel where all rows are
-equally long. On other GPUs: torch's fused kernel over the padded view.
+our own kernel for short rows, where Triton is; with flash attention: its variable-length kernel on the packed rows
+themselves, or cuDNN's kernel where all rows are equally long. On other GPUs: torch's fused kernel over the padded view.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -18,6 +19,7 @@ from services.runtime.loading import LlamaShape
 from services.runtime.lora import apply
 
 KEEP_SCORES = 128  # up to this row length the attention weights are kept for the backward pass, beyond recomputed
+SHORT = 128  # up to this row length our own kernel is faster than flash attention
 LONG = 512  # rows of one length from here on go to the dense kernels
 
 
@@ -30,14 +32,13 @@ class Packing:
     def __init__(self, lengths: tuple[int, ...], device: torch.device, longest: int = 0) -> None:
         self.rows = len(lengths)
         self.longest = max(longest, *lengths)
-        counts = torch.tensor(lengths)
-        starts = torch.cumsum(counts, 0) - counts
-        positions = torch.arange(sum(lengths)) - torch.repeat_interleave(starts, counts)
-        row = torch.repeat_interleave(torch.arange(self.rows), counts)
-        self.positions = positions.to(device)
-        self.index = (row * self.longest + positions).to(device)
-        self.ends = (starts + counts - 1).to(device)
-        self.bounds = torch.cat([starts, torch.tensor([sum(lengths)])]).to(device, torch.int32)
+        counts = np.array(lengths)  # numpy: these are small, and torch would wake its threads for each
+        starts = np.cumsum(counts) - counts
+        positions = np.arange(sum(lengths)) - np.repeat(starts, counts)
+        index = np.repeat(np.arange(self.rows) * self.longest, counts) + positions
+        bounds = np.append(starts, sum(lengths)).astype(np.int32)
+        placed = (torch.from_numpy(array).to(device) for array in (positions, index, starts + counts - 1, bounds))
+        self.positions, self.index, self.ends, self.bounds = placed
         self.full = min(lengths) == self.longest
         self.dense = self.full and self.longest >= LONG
         self.everywhere = False  # every position is labelled, in order
@@ -205,12 +206,25 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
+def fits_short_rows(qkv: torch.Tensor, packing: Packing, shape: LlamaShape) -> bool:
+    """Whether our own kernel for short rows takes it, and is the faster one."""
+    return (
+        packing.longest <= SHORT
+        and qkv.dtype in (torch.bfloat16, torch.float16)
+        and shape.head_dim in (32, 64, 128)
+        and not packing.dense
+    )
+
+
 def attend(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
 ) -> torch.Tensor:
     """Causal grouped-query attention of packed rows: (T × (heads + 2·kv)·head_dim) → (T × heads·head_dim)."""
     if qkv.device.type == "cpu":
         return cast(torch.Tensor, apply(Attention, qkv, cos, sin, packing, shape))
+    if pointwise.kernels is not None and fits_short_rows(qkv, packing, shape):
+        short_rows = pointwise.kernels.ShortRows
+        return cast(torch.Tensor, apply(short_rows, qkv, cos, sin, packing.positions, packing.longest, shape))
     query, key, value = apply(Rotated, qkv, cos, sin, shape)
     if has_flash(qkv.device, qkv.dtype) and not packing.dense:
         return cast(torch.Tensor, apply(Flash, query, key, value, packing)).flatten(1)

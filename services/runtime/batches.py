@@ -8,6 +8,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from services.data import prompts
 from services.data.types import Row
 from services.errors import BadInput
@@ -66,24 +69,22 @@ class Batch:
         return sum(example.labels for example in self.examples)
 
 
-def packed(examples: Sequence[Example]) -> tuple[list[int], list[int], list[int]]:
-    """Rows one after another: their ids, the positions that predict a labelled token, and those tokens.
+def packed(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows one after another: their ids, the positions that predict a labelled token, and those tokens; int64.
 
     The last token of a row predicts nothing, so it is not among the ids.
     """
-    ids: list[int] = []
-    at: list[int] = []
-    targets: list[int] = []
-    for example in examples:
-        start = len(ids)
-        ids += example.ids[:-1]
-        if example.spans:
-            at += [start + i - 1 for i in example.learned]
-            targets += [example.ids[i] for i in example.learned]
-            continue
-        at += range(start + example.answer - 1, len(ids))
-        targets += example.ids[example.answer :]
-    return ids, at, targets
+    lengths = np.array([len(example.ids) for example in examples])
+    ends = np.cumsum(lengths)
+    ids = np.fromiter(itertools.chain.from_iterable(example.ids for example in examples), np.int64, ends[-1])
+    learned = np.zeros(len(ids), bool)
+    for example, start in zip(examples, (ends - lengths).tolist(), strict=True):
+        for first, last in example.spans or ((example.answer, len(example.ids)),):
+            learned[start + first : start + last] = True
+    row = np.repeat(np.arange(len(examples)), lengths)
+    at = np.flatnonzero(learned)
+    arrays = np.delete(ids, ends - 1), at - 1 - row[at], ids[at]
+    return tuple(torch.from_numpy(array) for array in arrays)  # type: ignore[return-value]
 
 
 def prompt_ids(tokenizer: Tokenizer, template: str, text: str, room: int) -> list[int] | None:

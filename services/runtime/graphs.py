@@ -16,7 +16,8 @@ from services.runtime.attention import LONG, Packing
 from services.runtime.batches import Example
 from services.runtime.llama import Llama
 
-TOKENS, LABELS = 1024, 1024  # sizes are multiples of these; rows and their length are powers of two
+LEAST = 1024  # sizes are multiples of this, large ones of more; rows and their length are powers of two
+TOKEN_STEPS, LABEL_STEPS = 16, 4  # sizes between two powers of two: what is filled up with tokens costs more
 MOST_TOKENS = 65_536  # beyond, the kernels take longer than their start
 MOST_GRAPHS = 12  # each keeps its inputs; the memory of what is in between is shared
 
@@ -30,7 +31,9 @@ def worthwhile(examples: Sequence[Example], dropout: float) -> bool:
     )
 
 
-def _up(number: int, step: int) -> int:
+def _up(number: int, steps: int) -> int:
+    """The next size that ``number`` fits into."""
+    step = max(LEAST, (1 << (number - 1).bit_length()) // 2 // steps)
     return -(-number // step) * step
 
 
@@ -60,24 +63,29 @@ class Recorded:
     loss: torch.Tensor
 
 
-def fill(examples: Sequence[Example], share: float, device: torch.device) -> tuple[Size, Packing, list[torch.Tensor]]:
-    """A batch filled up to the next size, and its tensors in ``compute``'s order."""
+def _filled(values: torch.Tensor, size: int, value: int) -> torch.Tensor:
+    whole = torch.full((size,), value)
+    whole[: len(values)] = values
+    return whole
+
+
+def fill(examples: Sequence[Example], share: float) -> tuple[Size, Packing, list[torch.Tensor]]:
+    """A batch filled up to the next size, and its tensors in ``compute``'s order, all still on the CPU."""
     ids, at, targets = batches.packed(examples)
     everywhere = len(at) == len(ids)
-    lengths = [example.tokens - 1 for example in examples]
+    lengths = [len(example.ids) - 1 for example in examples]
     longest = _doubled(max(lengths), 128)
-    tokens = _up(len(ids), TOKENS)
-    labels = tokens if everywhere else _up(len(at), LABELS)
+    tokens = _up(len(ids), TOKEN_STEPS)
+    labels = tokens if everywhere else _up(len(at), LABEL_STEPS)
     spare = tokens - len(ids)
     lengths += [longest] * (spare // longest) + [spare % longest] * (spare % longest > 0)
     rows = _doubled(len(lengths), 64)
     lengths += [0] * (rows - len(lengths))
-    packing = Packing(tuple(lengths), device, longest)
+    packing = Packing(tuple(lengths), torch.device("cpu"), longest)
     packing.full = packing.dense = False  # the same for all batches of a size
     packing.everywhere = everywhere
-    lists = (ids + [0] * spare, at + [0] * (labels - len(at)), targets + [-1] * (labels - len(targets)))
-    inputs = [torch.tensor(values, device=device) for values in lists]
-    inputs += [torch.tensor(share, device=device), packing.positions, packing.index, packing.bounds]
+    filled = [_filled(ids, tokens, 0), _filled(at, labels, 0), _filled(targets, labels, -1)]
+    inputs = [*filled, torch.tensor(share), packing.positions, packing.index, packing.bounds]
     return Size(tokens, labels, rows, longest, everywhere), packing, inputs
 
 
@@ -103,17 +111,20 @@ class Graphs:
 
         A size is computed directly when it comes for the first time (which compiles what must be), recorded the second.
         """
-        size, packing, inputs = fill(examples, share, self.model.device)
+        size, packing, inputs = fill(examples, share)
         recorded = self._recorded.get(size)
         if recorded is None:
             if size not in self._seen or len(self._recorded) >= MOST_GRAPHS:
                 self._seen.add(size)
-                return compute(self.model, packing, inputs)
-            recorded = self._recorded[size] = self._record(packing, inputs)
+                return compute(self.model, packing, self._placed(inputs))
+            recorded = self._recorded[size] = self._record(packing, self._placed(inputs))
         for place, value in zip(recorded.inputs, inputs, strict=True):
             place.copy_(value)
         recorded.graph.replay()
         return recorded.loss.clone()
+
+    def _placed(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [value.to(self.model.device) for value in inputs]
 
     def _record(self, packing: Packing, inputs: list[torch.Tensor]) -> Recorded:
         assert self.model.adapters is not None and self.model.adapters.flat.grad is not None

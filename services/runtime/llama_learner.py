@@ -67,11 +67,10 @@ class LlamaLearner:
 
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """See ``Learner.loss``. The last token of a row predicts nothing, so it is not read."""
-        ids, at, targets = batches.packed(examples)
+        ids, at, targets = (values.to(self.device) for values in batches.packed(examples))
         packing = Packing(tuple(example.tokens - 1 for example in examples), self.device)
         packing.everywhere = len(at) == len(ids)
-        packed, positions, wanted = (torch.tensor(values, device=self.device) for values in (ids, at, targets))
-        return self.model.loss(packed, packing, positions, wanted, training=training)
+        return self.model.loss(ids, packing, at, targets, training=training)
 
     def pooled(self, rows: Sequence[Sequence[int]], *, training: bool, mean: bool) -> torch.Tensor:
         """The vector of each row's last token, (rows × width) float32; ``mean`` is for encoders only."""

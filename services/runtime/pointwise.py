@@ -9,6 +9,7 @@ of a run, is computed by the same kernel.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -124,6 +125,7 @@ rms, rms_again, rms_backward = Fused(_rms), Fused(_rms_again), Fused(_rms_backwa
 swiglu, swiglu_backward = Fused(_swiglu), Fused(_swiglu_backward, _swiglu_backward_source)
 split, join, surprise = Fused(_split), Fused(_join), Fused(_surprise, _surprise_source)
 ALL = (rms, rms_again, rms_backward, swiglu, swiglu_backward, split, join, surprise)
+kernels: ModuleType | None = None  # services.runtime.kernels, from ``compile_all`` on where Triton works
 
 
 def compile_all(device: torch.device) -> str:
@@ -136,10 +138,17 @@ def compile_all(device: torch.device) -> str:
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     for fused in ALL:
         fused.run = torch.compile(fused.source)
+    if device.type == "cuda":  # torch.compile worked, so Triton is there
+        from services.runtime import kernels as found
+
+        global kernels
+        kernels, swiglu.run, swiglu_backward.run = found, found.swiglu, found.swiglu_backward
     return ""
 
 
 def compile_none() -> None:
     """Use the plain functions again."""
+    global kernels
+    kernels = None
     for fused in ALL:
         fused.run = fused.plain

@@ -30,7 +30,7 @@ models = pytest.mark.models
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama whose answers end only by their limit or by being stopped: what came before may be of any length."""
+    """A random Llama whose answers end only by their limit or by being stopped, whatever came before."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     from safetensors.torch import load_file, save_file
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = write_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama", seed=1)
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.embed_tokens.weight"][2] = 0  # <|im_end|>, tied: its logit is 0, and the highest of 400 is above that
+    tensors["model.embed_tokens.weight"][2] = 0  # <|im_end|>: its logit is 0, and the highest is above
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 60_000}))

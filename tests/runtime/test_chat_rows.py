@@ -91,8 +91,11 @@ def test_every_answer_is_learned_with_its_end_and_nothing_else(
     assert asked == list(example.ids[: example.spans[-1][0]])
     _, at, targets = batches.packed([example, example])
     before = [i - 1 for i in example.learned]
-    assert at == [*before, *(i + example.tokens - 1 for i in before)]  # a row's last token is not among the ids
-    assert targets == [example.ids[i] for i in example.learned] * 2 and len(targets) == 2 * example.labels
+    assert at.tolist() == [
+        *before,
+        *(i + example.tokens - 1 for i in before),
+    ]  # a row's last token is not among the ids
+    assert targets.tolist() == [example.ids[i] for i in example.learned] * 2 and len(targets) == 2 * example.labels
 
 
 @pytest.mark.parametrize("template", [MARKED, tiny_model.CHAT], ids=["marked", "own"])

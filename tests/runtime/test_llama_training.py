@@ -195,7 +195,7 @@ def test_a_batch_filled_up_to_a_recorded_size_gives_the_same(folder: Path, every
     expected = learner.learn(rows, 0.25)
     gradient = learner.parameters()[0].grad.clone()
     learner.parameters()[0].grad.zero_()
-    size, packing, inputs = graphs.fill(rows, 0.25, learner.device)
+    size, packing, inputs = graphs.fill(rows, 0.25)
     assert size.tokens == int(packing.bounds[-1]) == 1024 and packing.rows == size.rows == 64
     assert graphs.compute(learner.model, packing, inputs).item() == pytest.approx(expected.item(), rel=1e-5)
     assert (learner.parameters()[0].grad - gradient).norm() <= 1e-5 * gradient.norm()

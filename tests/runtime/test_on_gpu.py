@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from services.runtime import (  # noqa: E402
     loading,
     pointwise,
 )
+from services.runtime.attention import Attention, Packing  # noqa: E402
 from services.runtime.batches import Example  # noqa: E402
 from services.runtime.llama_learner import LlamaLearner  # noqa: E402
 from services.runtime.lora import LoraConfig  # noqa: E402
@@ -58,6 +61,38 @@ def test_loss_and_gradients_are_those_of_the_cpu(
         pointwise.compile_none()
     assert got_loss == pytest.approx(loss, rel=allowed)
     assert (got - expected).norm() <= allowed * expected.norm()
+
+
+@pytest.mark.parametrize("lengths", [(5, 70, 3, 1, 64, 20), (1,), (130, 7, 0, 0), (200, 256), (24,) * 600], ids=len)
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(6, 2, 32), (9, 3, 64), (4, 4, 128)])
+def test_attention_of_short_rows_is_that_of_the_cpu(
+    lengths: tuple[int, ...], heads: int, kv_heads: int, dim: int
+) -> None:
+    pytest.importorskip("triton")
+    from services.runtime import kernels
+
+    shape = SimpleNamespace(heads=heads, kv_heads=kv_heads, head_dim=dim)
+    plain = Packing(tuple(n for n in lengths if n), torch.device("cpu"))
+    packing = Packing(lengths, torch.device("cuda"))
+    torch.manual_seed(0)
+    angle = torch.outer(plain.positions.float(), 1e4 ** -(torch.arange(0, dim, 2) / dim)).repeat(1, 2)[:, None]
+    cos, sin = angle.cos().bfloat16(), angle.sin().bfloat16()
+    qkv = torch.randn(sum(lengths), (heads + 2 * kv_heads) * dim).bfloat16()
+    slope = torch.randn(sum(lengths), heads * dim).bfloat16()
+
+    def gradient(qkv: torch.Tensor, function: Any, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        qkv.requires_grad_()
+        out = function.apply(qkv, *rest)
+        out.backward(slope.to(out))
+        return out.detach().float().cpu(), qkv.grad.float().cpu()
+
+    expected = gradient(qkv.float(), Attention, cos.float(), sin.float(), plain, shape)
+    on_gpu = qkv.cuda(), kernels.ShortRows, cos.cuda(), sin.cuda(), packing.positions, packing.longest, shape
+    got = gradient(*on_gpu)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert (mine - theirs).norm() <= 1e-2 * theirs.norm()
+    again = gradient(qkv.cuda(), *on_gpu[1:])
+    assert all(torch.equal(one, other) for one, other in zip(got, again, strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

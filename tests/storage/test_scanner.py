@@ -60,7 +60,7 @@ def _open_below(root: Path) -> list[str]:
     held = []
     for name in os.listdir("/proc/self/fd"):
         try:
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = str(Path(f"/proc/self/fd/{name}").readlink())
         except FileNotFoundError:  # the listing's own descriptor
             continue
         except OSError as error:  # too long to be told: deeper than a path may be
