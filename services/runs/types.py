@@ -86,6 +86,13 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     processes: Annotated[
         int, Meta(ge=0, le=64, description="Processes that share each step; 0 = one for every GPU, else one.")
     ] = 0
+    shard: Annotated[
+        Choice,
+        Meta(
+            description="Split the model over the processes, for models that don't fit one GPU; auto: only then. Not "
+            "for qlora or task=classify."
+        ),
+    ] = "auto"
     seed: Annotated[int, Meta(ge=0, description="Seed of the adapter's start, the order of rows and dropout.")] = 0
     checkpoint_seconds: Annotated[float, Meta(ge=1, description="A checkpoint at least this often.")] = 60.0
     keep_checkpoints: Annotated[

@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 
 from services import atomic
 from services.errors import HybridError
+from services.runtime import sharding
 from services.runtime.watch import Watch
 
 ADAPTER, OPTIMIZER, STATE = "adapter.safetensors", "optimizer.safetensors", "state.json"
@@ -61,10 +62,10 @@ class Restored:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's tensors by ``<parameter's index>.<name>``."""
+    """The optimizer's tensors by ``<parameter's index>.<name>``; see ``sharding.whole`` for a model that is split."""
     states: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+        f"{index}.{name}": sharding.whole(torch.as_tensor(value))
         for index, values in states.items()
         for name, value in values.items()
     }
@@ -73,9 +74,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Give the optimizer back what ``optimizer_tensors`` took."""
     state: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+        of = parameters[int(index)]
+        state.setdefault(int(index), {})[name] = sharding.like(value, of) if value.shape == of.shape else value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 

@@ -222,7 +222,7 @@ def _longest_answer(tokenizer: Tokenizer, rows: Sequence[Row]) -> int:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def answer_perplexity(
     learner: Learner, tokenizer: Tokenizer, rows: Sequence[Row], template: str, max_length: int
 ) -> float | None:

@@ -88,11 +88,13 @@ def open_learner(
     method: Method = "lora",
     device: str = "auto",
     labels: Sequence[str] | None = None,
+    sharded: bool = False,
 ) -> Learner:
     """The learner for a model folder or Hugging Face id, with ``adapter`` if given, with a head if ``labels`` are.
 
-    ``general`` asks for transformers and PEFT also where our own path knows the model. Raises BadInput or HybridError
-    when the model or adapter is missing, damaged or unreachable, or the method or device can't be had.
+    ``general`` asks for transformers and PEFT also where our own path knows the model, and so does ``sharded``, which
+    leaves the model to be split by ``PeftLearner.shard``. Raises BadInput or HybridError when the model or adapter is
+    missing, damaged or unreachable, or the method or device can't be had.
     """
     folder = loading.local_folder(model)
     config = loading.read_config(folder)
@@ -102,7 +104,7 @@ def open_learner(
         raise BadInput(
             f"The model in {folder} is an encoder: it can't write answers.", hint="Train it with task=classify."
         )
-    learner: Any = _body(folder, config, where, precision, adapter, general, method, labels)
+    learner: Any = _body(folder, config, where, precision, adapter, general, method, labels, sharded)
     if labels is not None:
         from services.runtime.classifier import Classifier
 
@@ -121,6 +123,7 @@ def _body(
     general: bool,
     method: Method,
     labels: Sequence[str] | None,
+    sharded: bool,
 ) -> Any:
     """Our own path where it computes the same, else transformers' and PEFT's."""
     shape = loading.llama_shape(config)
@@ -130,10 +133,10 @@ def _body(
         plain = adapters.is_plain_lora(stored | {"modules_to_save": None} if labels is not None else stored)
     if labels is not None and (folder / adapters.HEAD).is_file():
         plain = False  # a fully trained body, saved by transformers under its own names
-    if shape is not None and plain and not general:
+    if shape is not None and plain and not general and not sharded:
         from services.runtime.llama_learner import LlamaLearner
 
         return LlamaLearner(folder, shape, device, dtype)
     from services.runtime.peft_learner import PeftLearner
 
-    return PeftLearner(folder, device, dtype, method, body=labels is not None)
+    return PeftLearner(folder, device, dtype, method, body=labels is not None, sharded=sharded)

@@ -58,12 +58,16 @@ def _used_and_free(device: torch.device) -> tuple[int, int]:
 
 
 def measure(
-    examples: Sequence[Example], device: torch.device, learn: Callable[[Sequence[Example]], object]
+    examples: Sequence[Example],
+    device: torch.device,
+    learn: Callable[[Sequence[Example]], object],
+    agree: Callable[[bool], bool] = bool,
 ) -> tuple[int, bool]:
     """Tokens of ``examples`` that fit at once (0: all of them do), found by learning from more and more of them.
 
-    Doubles as long as what the last doubling took says that the next fits. The flag says whether memory ran out in the
-    attempt. Raises what ``learn`` raises when a single row is too much.
+    Doubles as long as what the last doubling took says that the next fits. ``agree`` asks other processes whether to
+    stop there, where all must do the same. The flag says whether memory ran out in the attempt. Raises what ``learn``
+    raises when a single row is too much.
     """
     total = sum(example.tokens for example in examples)
     tokens, fitting = min(FIRST, total), 0
@@ -82,6 +86,6 @@ def measure(
         fitting = tokens
         after, free = _used_and_free(device)
         grown, before = after - before, after
-        if 2 * grown > FILL * free:  # the next doubling takes about twice what this one took
+        if agree(2 * grown > FILL * free):  # the next doubling takes about twice what this one took
             return fitting, False
         tokens *= 2

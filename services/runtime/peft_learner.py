@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from services import atomic
 from services.errors import BadInput, HybridError
 from services.runs.types import Method
-from services.runtime import adapters, loading
+from services.runtime import adapters, loading, sharding
 from services.runtime.batches import Example
 from services.runtime.llama import HeadLoss, chunks
 from services.runtime.lora import LoraConfig, apply
@@ -25,17 +25,28 @@ class PeftLearner:
     """See ``Learner``. ``body`` opens the model without a language head, for a classification head on top."""
 
     def __init__(
-        self, folder: Path, device: torch.device, dtype: torch.dtype, method: Method = "lora", *, body: bool = False
+        self,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        method: Method = "lora",
+        *,
+        body: bool = False,
+        sharded: bool = False,
     ) -> None:
-        """Raises HybridError when transformers can't load the folder, or ``qlora`` can't run here."""
-        self.folder, self.device, self.dtype, self.method, self.body = folder, device, dtype, method, body
-        self.model: Any = self._load()
-        self.model.eval().requires_grad_(method == "full")
-        self.own, self.saving = False, False
-        self.size = sum(p.numel() for p in self.model.parameters())
-        self._head: tuple[Any, torch.Tensor] | None = None if body else self._plain_head()
+        """With ``sharded`` the model waits on the CPU for ``shard``.
 
-    def _load(self) -> Any:
+        Raises HybridError when transformers can't load the folder, or ``qlora`` can't run here.
+        """
+        self.folder, self.device, self.dtype, self.method, self.body = folder, device, dtype, method, body
+        self._inside: Callable[[Callable[[], Any]], Any] = lambda work: work()
+        self.model: Any = self._load(torch.device("cpu") if sharded else device)
+        self.model.eval().requires_grad_(method == "full")
+        self.own, self.saving, self.sharded = False, False, False
+        self.size = sum(p.numel() for p in self.model.parameters())
+        self._head: tuple[Any, Any] | None = None if body or sharded else self._plain_head()
+
+    def _load(self, device: torch.device) -> Any:
         from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
         settings: dict[str, Any] = {"local_files_only": True}
@@ -61,7 +72,7 @@ class PeftLearner:
             raise HybridError(
                 f"transformers can't load {self.folder}: {_first_line(error)}.", hint="Try another model."
             ) from error
-        return model if self.method == "qlora" else model.to(self.device)
+        return model if self.method == "qlora" else model.to(device)
 
     def _four_bit(self) -> Any:
         if self.device.type != "cuda":
@@ -83,24 +94,29 @@ class PeftLearner:
         )
 
     @torch.no_grad()
-    def _plain_head(self) -> tuple[Any, torch.Tensor] | None:
-        """The model below its language head and that head's weight, if nothing else comes between; tried out once.
+    def _plain_head(self) -> tuple[Any, Any] | None:
+        """The model below its language head and that head, if nothing else comes between; tried out once.
 
         With it the head runs only where a label is; without (scaled or capped logits) it runs everywhere.
         """
-        body, head = self.model.base_model, self.model.get_output_embeddings()
-        if body is self.model or head is None or getattr(head, "bias", None) is not None:
+        model = self._base
+        body, head = model.base_model, model.get_output_embeddings()
+        if body is model or head is None or getattr(head, "bias", None) is not None:
             return None
         ids = torch.arange(3, 7, device=self.device)[None]
-        try:
+
+        def both() -> tuple[torch.Tensor, torch.Tensor]:
             with self._precision():
                 hidden = body(input_ids=ids, use_cache=False).last_hidden_state
-                whole = self.model(input_ids=ids, use_cache=False).logits.float()
-                own = (hidden @ head.weight.t()).float()
+                whole = model(input_ids=ids, use_cache=False).logits.float()
+                return (hidden @ head.weight.t()).float(), whole
+
+        try:
+            own, whole = self._inside(both)
         except (RuntimeError, TypeError, AttributeError, IndexError):
             return None
         near = own.shape == whole.shape and (own - whole).abs().max() <= 0.02 * whole.abs().max()
-        return (body, head.weight) if near else None
+        return (body, head) if near else None
 
     def _precision(self) -> Any:
         wide = self.method == "full" and self.dtype != torch.float32
@@ -148,10 +164,23 @@ class PeftLearner:
 
     def save_memory(self) -> None:
         """See ``Learner.save_memory``."""
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        base.gradient_checkpointing_enable({"use_reentrant": False})
-        base.enable_input_require_grads()
+        self._base.gradient_checkpointing_enable({"use_reentrant": False})
+        self._base.enable_input_require_grads()
         self.saving = True
+
+    @property
+    def _base(self) -> Any:
+        """The model as transformers has it, with an adapter in its layers or without."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def shard(self) -> None:
+        """Split the model over the processes that have met; from now on they must all compute, each as often.
+
+        So they must for ``state`` when all weights are trained: it is the first process's then, others get shapes.
+        """
+        self._inside = sharding.split(self.model, self.device, self.dtype)
+        self.sharded = True
+        self._head = self._plain_head()
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """See ``Learner.parameters``."""
@@ -160,6 +189,10 @@ class PeftLearner:
     def loss(self, examples: Sequence[Example], *, training: bool) -> torch.Tensor:
         """See ``Learner.loss``."""
         self.model.train(training)
+        loss: torch.Tensor = self._inside(lambda: self._loss(examples))
+        return loss
+
+    def _loss(self, examples: Sequence[Example]) -> torch.Tensor:
         row = [r for r, e in enumerate(examples) for _ in range(e.labels)]
         at = [i - 1 for e in examples for i in e.learned]
         targets = torch.tensor([e.ids[i] for e in examples for i in e.learned], device=self.device)
@@ -168,7 +201,7 @@ class PeftLearner:
             if self._head is None:
                 logits = self._logits(rows)
                 return torch.nn.functional.cross_entropy(logits[row, at].float(), targets, reduction="sum")
-            body, head = self._head
+            body, head = self._head[0], self._head[1].weight
             hidden = body(**self._padded(rows), use_cache=False).last_hidden_state[row, at]
             if not head.requires_grad and head.is_floating_point() and head.dtype == hidden.dtype:
                 loss: torch.Tensor = apply(HeadLoss, hidden, head, targets)
@@ -229,23 +262,26 @@ class PeftLearner:
 
     def state(self) -> dict[str, torch.Tensor]:
         """See ``Learner.state``."""
-        if self.method == "full":
-            named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        else:
-            from peft import get_peft_model_state_dict
+        return {name: sharding.whole(tensor) for name, tensor in self._trained().items()}
 
-            named = get_peft_model_state_dict(self.model)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    def _trained(self) -> dict[str, torch.Tensor]:
+        """What ``state`` is made of."""
+        if self.method == "full":
+            return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        from peft import get_peft_model_state_dict
+
+        found: dict[str, torch.Tensor] = get_peft_model_state_dict(self.model)
+        return found
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """See ``Learner.restore``."""
-        if {n: t.shape for n, t in self.state().items()} != {n: t.shape for n, t in tensors.items()}:
+        own = self._trained()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
             raise BadInput("The stored adapter does not fit the model.")
         if self.method == "full":
-            own = dict(self.model.named_parameters())
             with torch.no_grad():
                 for name, value in tensors.items():
-                    own[name].copy_(value)
+                    own[name].copy_(sharding.like(value, own[name]))
             return
         from peft import set_peft_model_state_dict
 
@@ -254,14 +290,25 @@ class PeftLearner:
     def save(self, folder: Path, base_model: str) -> None:
         """See ``Learner.save``. A fully trained model is saved whole, in the precision it ran in."""
         if self.method == "full":
-            self.model.to(self.dtype).save_pretrained(folder)
-            self.model.to(torch.float32)
+            self._save_whole(folder)
             return
         self.model.save_pretrained(folder)
         path = folder / adapters.CONFIG
         config = json.loads(path.read_text(encoding="utf-8"))
         atomic.write_text(path, json.dumps(config | {"base_model_name_or_path": base_model}, indent=2))
         (folder / "README.md").unlink(missing_ok=True)  # a form to fill in; metadata.json has the facts
+
+    def _save_whole(self, folder: Path) -> None:
+        if not self.sharded:
+            self.model.to(self.dtype).save_pretrained(folder)
+            self.model.to(torch.float32)
+            return
+        narrow = {name: tensor.to(self.dtype) for name, tensor in self.state().items()}
+        self.model.save_pretrained(folder, state_dict=narrow)
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        named = {"dtype": str(self.dtype).removeprefix("torch.")}  # that of what is written, not of what is trained
+        atomic.write_text(path, json.dumps(config | named, indent=2))
 
     def read(self, prompts: Sequence[Sequence[int]]) -> PeftScorer:
         """See ``Learner.read``."""
@@ -276,11 +323,11 @@ class PeftScorer:
         self.learner = learner
         self.rows = [list(prompt) for prompt in prompts]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference_mode would keep a sharded model from training on
     def scores(self, candidates: torch.Tensor | None) -> torch.Tensor:
         """See ``Scorer.scores``."""
         with self.learner._precision():
-            logits = self.learner._logits(self.rows)
+            logits: torch.Tensor = self.learner._inside(lambda: self.learner._logits(self.rows))
         last = logits[range(len(self.rows)), [len(row) - 1 for row in self.rows]].float()
         return last if candidates is None else last[:, candidates]
 

@@ -10,7 +10,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,19 @@ import msgspec
 import torch
 
 from services import atomic
-from services.data import store
-from services.data.types import DatasetInfo, Row
-from services.errors import BadInput, HybridError
+from services.data.types import Row
+from services.errors import HybridError
 from services.runs.emit import Emitter
 from services.runs.types import RunSpec, TrainConfig
-from services.runtime import batches, checkpoint, evaluation, loading, memory, output, pointwise, schedule
-from services.runtime.batches import Batch, Example, Order
-from services.runtime.learner import Learner, open_learner
-from services.runtime.lora import LoraConfig
+from services.runtime import checkpoint, evaluation, loading, memory, output, pointwise, schedule, sharding
+from services.runtime.batches import Batch, Example
+from services.runtime.job import Job, prepare
+from services.runtime.learner import Learner
 from services.runtime.meter import Meter, Progress
 from services.runtime.schedule import StepPlan
-from services.runtime.tokenizer import Tokenizer
 from services.runtime.watch import Watch
-from services.runtime.world import Silent, World
+from services.runtime.world import Silent
 
-FULL_LR = 2e-4  # full fine-tuning above this rate usually destroys what the model knows
 WORTH_COMPILING = 20_000_000  # parameters from which fused kernels pay for their compilation on a CPU
 WORTH_SECONDS = 180.0  # of a run, likewise
 SCALE, SCALE_STEPS = 65_536.0, 2_000  # of the loss in fp16: where it starts, after how many good steps it doubles
@@ -41,32 +37,6 @@ SCALE, SCALE_STEPS = 65_536.0, 2_000  # of the loss in fp16: where it starts, af
 
 class Cancelled(Exception):
     """The run was asked to stop; a checkpoint has been written."""
-
-
-@dataclass
-class Job:
-    """Everything that a run works with."""
-
-    spec: RunSpec
-    folder: Path
-    emitter: Emitter | Silent
-    info: DatasetInfo
-    learner: Learner
-    tokenizer: Tokenizer
-    order: Order
-    held_out: list[Row]
-    validation: list[Row] = field(default_factory=list)
-    world: World = field(default_factory=World)
-
-    @property
-    def config(self) -> TrainConfig:
-        """The run's settings."""
-        return self.spec.config
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels, where the answers are labels."""
-        return self.info.labels if self.info.task == "classify" else ()
 
 
 def run(spec: RunSpec, folder: Path, emitter: Emitter | Silent) -> None:
@@ -80,76 +50,15 @@ def run(spec: RunSpec, folder: Path, emitter: Emitter | Silent) -> None:
         plan = planned(job)
         emitter.phase("running", f"{plan.steps} steps")
         progress = train(job, plan)
-        if job.world.first:
+        if job.world.first or job.sharded:
             emitter.phase("running", "evaluating on the test split")
             results = evaluate(job, progress.step)
+        if job.world.first:
             output.write(job.folder, spec, job.info, job.learner, plan, progress, results, job.held_out)
+        elif job.sharded:
+            job.learner.state()  # this process's part of what the first writes
     finally:
         job.world.leave()
-
-
-def prepare(spec: RunSpec, folder: Path, emitter: Emitter | Silent) -> Job:
-    """Open the data first, then the model with a fresh adapter."""
-    config, data = spec.config, Path(spec.data)
-    info = store.load_info(data)
-    held_out = evaluation.sample(store.read_rows(data, "test"), config.eval_rows)
-    if not held_out:
-        raise BadInput(f"{spec.data} has no test rows to evaluate on.", hint="Prepare the dataset again.")
-    if config.task == "classify" and not info.labels:
-        raise BadInput(f"The dataset {info.name} has no labels to classify by.", hint="Use task=generate.")
-    validation = evaluation.sample(store.read_rows(data, "val"), config.val_rows) if config.eval_steps else []
-    model = loading.local_folder(spec.model)
-    described = loading.read_config(model)
-    tokenizer = Tokenizer(model)
-    examples = _examples(spec, info, tokenizer, emitter)
-    learner = open_learner(
-        spec.model,
-        config.dtype,
-        method=config.method,
-        device=config.device,
-        labels=info.labels if config.task == "classify" else None,
-    )
-    learner.attach(LoraConfig(config.r, config.alpha, config.dropout, config.method == "rslora"), spec.seed)
-    if config.checkpointing == "on":
-        learner.save_memory()
-    _tell_start(config, learner, len(examples), emitter)
-    world = World()
-    world.join(learner.device)
-    rows, tokens = _batch_size(config, learner, loading.is_encoder(described))
-    order = Order(tuple(examples), spec.seed, rows, tokens)
-    return Job(spec, folder, emitter, info, learner, tokenizer, order, held_out, validation, world)
-
-
-def _examples(spec: RunSpec, info: DatasetInfo, tokenizer: Tokenizer, emitter: Emitter | Silent) -> list[Example]:
-    config = spec.config
-    rows = store.read_rows(Path(spec.data), "train")
-    if config.task == "classify":
-        length = config.max_length
-        examples, cut, out = batches.encode_labelled(tokenizer, info.prompt, rows, info.labels, max_length=length)
-    else:
-        examples, cut, out = batches.encode(
-            tokenizer, info.prompt, rows, classify=info.task == "classify", max_length=config.max_length
-        )
-    if cut or out:
-        emitter.log("warning", f"Of {len(rows)} rows {cut} were shortened and {out} left out: max_length too small.")
-    if not examples:
-        raise BadInput(f"No row of {spec.data} can be trained on.", hint="Raise max_length, or look at the data.")
-    return examples
-
-
-def _tell_start(config: TrainConfig, learner: Learner, rows: int, emitter: Emitter | Silent) -> None:
-    trained = sum(parameter.numel() for parameter in learner.parameters())
-    where = f"{learner.device.type} in {str(learner.dtype).removeprefix('torch.')}"
-    emitter.log("info", f"{rows} rows, {trained:,} trained parameters ({config.method}), on {where}.")
-    if config.method == "full" and config.lr > FULL_LR:
-        emitter.log("warning", f"lr={config.lr:g} is high for full fine-tuning; 5e-5 is usual.")
-
-
-def _batch_size(config: TrainConfig, learner: Learner, encoder: bool) -> tuple[int, int]:
-    """Rows and tokens of a step."""
-    gpu = learner.device.type != "cpu"
-    fitting = sys.maxsize if gpu else 64 if encoder else 16
-    return config.batch_rows or fitting, config.batch_tokens or (16_384 if gpu else 2_048)
 
 
 def planned(job: Job) -> StepPlan:
@@ -220,9 +129,13 @@ def _measured(job: Job, first: Sequence[Batch]) -> int:
     largest = max(first, key=lambda batch: batch.tokens)
     rows = sorted(largest.examples, key=lambda example: -example.tokens)
     share = 1 / largest.labels
+
+    def stop(here: bool) -> bool:
+        return job.world.any([here], job.learner.device)[0] if job.sharded else here
+
     while True:
         try:
-            found, _ = memory.measure(rows, job.learner.device, lambda part: job.learner.learn(part, share))
+            found, _ = memory.measure(rows, job.learner.device, lambda part: job.learner.learn(part, share), stop)
         except (RuntimeError, MemoryError) as error:
             _spare_memory(job, error)
             continue
@@ -237,6 +150,11 @@ def _spare_memory(job: Job, error: Exception) -> None:
     """Not even one row fits: compute again instead of keeping, if that is left to do. Raises HybridError if not."""
     if not memory.is_full(error):
         raise error
+    if job.sharded:  # the others wait for this process inside a layer
+        raise HybridError(
+            "Not even one row fits into the memory beside this process's part of the model.",
+            hint="Start again with a smaller max_length, or on more GPUs.",
+        ) from error
     memory.release(job.learner.device)
     if job.config.checkpointing == "off" or job.learner.saving:
         raise HybridError(
@@ -281,7 +199,7 @@ def train(job: Job, plan: StepPlan) -> Progress:
             meter.saved()
         if asked[0]:
             raise Cancelled
-    if not checkpoint.is_last(_checkpoints(job), progress.step):
+    if not job.world.agree(checkpoint.is_last(_checkpoints(job), progress.step)):
         save(job, optimizer, progress)
     if config.patience and progress.watch.best_step:
         _take_best(job, progress)
@@ -300,15 +218,16 @@ def _enough(job: Job, progress: Progress) -> bool:
 
 def validate(job: Job, progress: Progress) -> None:
     """Figures on the validation rows, told; the loss decides about early stopping and the best checkpoint."""
-    rows = job.world.share(job.validation) if job.validation else []
+    rows = job.validation if job.sharded else job.world.share(job.validation)
     loss, count = evaluation.mean_loss(job.learner, job.tokenizer, rows, job.labels, job.info.prompt, job.config)
     total = torch.tensor([loss, float(count)], dtype=torch.float64).to(job.learner.device, torch.float32)
-    job.world.sum([total])
+    if not job.sharded:
+        job.world.sum([total])
     if not float(total[1]):
         return
     mean = float(total[0] / total[1])
     progress.watch.validated(mean, progress.step)
-    if not job.world.first:
+    if not (job.world.first or job.sharded):
         return
     result = _evaluation(job, job.validation)
     job.emitter.metric(progress.step, split="val", loss=mean, **_without(result.figures(), "seconds"))
@@ -335,7 +254,7 @@ def take_step(
     """
     loss = _gradient(job, batch, progress.step, progress)
     parameters = job.learner.parameters()
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, job.config.clip))
+    norm = sharding.clip(parameters, job.config.clip)
     half, watch = job.learner.dtype == torch.float16, progress.watch
     if half and math.isfinite(loss) and not math.isfinite(norm) and watch.scale > 1:
         watch.scale, watch.good = watch.scale / 2, 0
@@ -389,13 +308,24 @@ def _summed(job: Job, batch: Batch, mine: Sequence[Example], step: int, progress
     torch.manual_seed((job.spec.seed * 1_000_003 + step) * 64 + job.world.rank)  # a step's dropout, however reached
     scale = progress.watch.scale
     total = torch.zeros((), device=job.learner.device)
-    for part in memory.portions(mine, progress.micro):
+    parts = memory.portions(mine, progress.micro)
+    for part in parts:
         total += job.learner.learn(part, scale / batch.labels)
+    for _ in range(_turns(job, batch, progress.micro) - len(parts)):
+        job.learner.learn(batch.examples[:1], 0.0)  # the others need this process's part of the model once more
     gradients: list[Any] = [parameter.grad for parameter in job.learner.parameters()]
-    job.world.sum([*gradients, total])
+    job.world.sum([*(g for g in gradients if not sharding.is_split(g)), total])
     if scale != 1:
         torch._foreach_div_(gradients, scale)
     return float(total) / batch.labels
+
+
+def _turns(job: Job, batch: Batch, micro: int) -> int:
+    """How often every process must compute for ``batch`` if the model is split: as often as who has the most to do."""
+    if not job.sharded:
+        return 0
+    shares = (batch.examples[rank :: job.world.size] for rank in range(job.world.size))
+    return max(len(memory.portions(share, micro)) for share in shares)
 
 
 def _zero(job: Job) -> None:
@@ -430,16 +360,18 @@ def resume(job: Job, optimizer: torch.optim.Optimizer, plan: StepPlan) -> Progre
 
 def save(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write a checkpoint and tell of it; the best validation's stays beside the last ones."""
-    if not job.world.first:
+    if not (job.world.first or job.sharded):
         return
     state = checkpoint.State(
         progress.step, progress.tokens, progress.seconds, micro=progress.micro, watch=progress.watch
     )
-    tensors = checkpoint.optimizer_tensors(optimizer)
+    tensors, trained = checkpoint.optimizer_tensors(optimizer), job.learner.state()
+    if not job.world.first:
+        return
     written = checkpoint.write(
         _checkpoints(job),
         state,
-        job.learner.state(),
+        trained,
         tensors,
         keep=job.config.keep_checkpoints,
         best=progress.watch.best_step,
@@ -462,6 +394,10 @@ def evaluate(job: Job, step: int) -> evaluation.Evaluation:
 
 def _evaluation(job: Job, rows: Sequence[Row]) -> evaluation.Evaluation:
     told = time.monotonic()
+    asked = job.emitter.cancelled
+
+    def stopped() -> bool:
+        return job.world.any([asked()], job.learner.device)[0] if job.sharded else asked()
 
     def progress(done: int, total: int, accuracy: float) -> None:
         nonlocal told
@@ -477,5 +413,5 @@ def _evaluation(job: Job, rows: Sequence[Row]) -> evaluation.Evaluation:
         job.info.prompt,
         max_length=job.config.max_length,
         progress=progress,
-        stopped=job.emitter.cancelled,
+        stopped=stopped,
     )
