@@ -143,7 +143,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     grace_s: float = 60.0
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One line of ``events-NNNNNN.jsonl``. (attempt, seq) is unique; seq counts from 1 without gaps in an attempt.
 
     ``t`` is Unix time in seconds (shown, never ordered by). ``data`` by ``ev``:
@@ -161,6 +161,9 @@ class Event(msgspec.Struct, frozen=True):
     - end: code, reason, phase, hint
 
     What a target's agent passed on also has ``origin``, e.g. "2:17": the remote attempt and its number there.
+
+    The collector of reference cycles does not look at events, for what was read from JSON has none: of a long history
+    it would otherwise make pauses of 60 ms.
     """
 
     v: int

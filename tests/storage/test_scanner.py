@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from services.errors import BadInput
 from services.storage import paths
 from services.storage.scanner import Scanner
-from services.storage.turns import INTERVAL
+from services.turns import INTERVAL
 from services.storage.types import Scan
 from services.storage.walk import MAX_OPEN
 
