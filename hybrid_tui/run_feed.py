@@ -140,7 +140,7 @@ class _History:
         self.log_lines = 0
         self._attempt = 0
         self._repeats = False
-        self._rows: dict[str, tuple[list[int], list[dict[str, Any]]]] = {}  # split → steps and figures not in the curves
+        self._rows: dict[str, tuple[list[int], list[dict[str, Any]]]] = {}  # split → what the curves lack
 
     @property
     def behind(self) -> bool:

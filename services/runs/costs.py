@@ -404,8 +404,8 @@ def check(workspace: Workspace, run_dir: Path, now: float | None = None) -> Chec
         shares = [s for s in shares_of_all(workspace, at, []) if s.month == month_of(at)]
         for c in _ceilings(workspace, added(s.amounts for s in shares)):
             if c.currency in amounts:
-                text = f"This month's runs have cost {_exactly(c.spent, c.currency)} of the {c.ceiling:g} allowed."
-                found.append((c.verdict, text))
+                gone, allowed = _exactly(c.spent, c.currency), f"{float(c.ceiling):g}"
+                found.append((c.verdict, f"This month's runs have cost {gone} of the {allowed} allowed."))
     for verdict in ("stop", "warn"):
         for said, reason in found:
             if said == verdict:

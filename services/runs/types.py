@@ -116,7 +116,8 @@ class RunSpec(msgspec.Struct, frozen=True):
     (``{run}`` stands for the run's folder on that side, a first word ``python`` for its Python); ``options`` is what
     the target itself was asked for, by name. ``max_seconds`` and ``max_cost`` (units of Colab, or money) end the run as
     "over-budget", 0 is no limit; ``budget`` says where the limit comes from when it is more than that.
-    ``grace_s`` is how long a cancelled command may take to stop.
+    ``grace_s`` is how long a cancelled command may take to stop. ``ceilings`` is what looks at the ceilings
+    on costs of a run elsewhere: a command that this box's supervisor starts now and then.
     """
 
     v: int
@@ -141,6 +142,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     max_cost: float = 0.0
     budget: str = ""
     grace_s: float = 60.0
+    ceilings: tuple[str, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
