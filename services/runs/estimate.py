@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import threading
@@ -34,7 +35,12 @@ class EstimateParams(StartParams, frozen=True, forbid_unknown_fields=True):
     """What ``train.start`` would be given, and how long to measure."""
 
     probe_seconds: Annotated[
-        float, Meta(ge=0, le=300, description="Measure the speed on this box for about so long; 0 = don't.")
+        float,
+        Meta(
+            ge=0,
+            le=300,
+            description="Measure the speed on this box, at most about so long; 0 = use what was measured in the last day, if anything.",
+        ),
     ] = 20.0
 
 
@@ -73,7 +79,13 @@ async def estimate(ctx: Context, params: EstimateParams) -> Estimate:
     start = StartParams(**{name: getattr(params, name) for name in StartParams.__struct_fields__})
     run = await train.make_spec(dataclasses.replace(ctx, dry_run=False), start)
     assert isinstance(run, RunSpec)
-    probe = await _probe(run, params.probe_seconds) if params.probe_seconds and not ctx.dry_run else None
+    if params.probe_seconds and not ctx.dry_run:
+        probe = await _probe(run, params.probe_seconds)
+        if probe.tokens_s and not ctx.read_only:
+            with contextlib.suppress(OSError):  # it is measured again then
+                await asyncio.to_thread(estimate_probe.remember, ctx.workspace, run, probe)
+    else:
+        probe = await asyncio.to_thread(estimate_probe.recalled, ctx.workspace, run)
     return await of_run(ctx, run, accelerator=params.accelerator, probe=probe)
 
 
@@ -232,14 +244,15 @@ def _sentences(made: Estimate, chosen: OnDevice | None, tokens: Tokens) -> tuple
 
 
 async def before_start(ctx: Context, run: RunSpec, accelerator: str = "") -> Estimate | None:
-    """The estimate that a run starts with, without a probe. None for a model that isn't on this box yet.
+    """The estimate that a run starts with; nothing is measured for it, but a probe of the last day counts. None for a model that isn't on this box yet.
 
     Raises HybridError when the run surely fits neither the memory nor the disk, Refused when the month's ceiling is
     reached and the target costs something. Unsure things are among its warnings.
     """
     if not (Path(run.model) / "config.json").is_file():
         return None
-    made = await of_run(ctx, run, accelerator=accelerator)
+    probe = await asyncio.to_thread(estimate_probe.recalled, ctx.workspace, run)
+    made = await of_run(ctx, run, accelerator=accelerator, probe=probe)
     chosen = chosen_device(made, accelerator)
     if chosen is not None and chosen.fits == "no":
         hint = "Lower max_length, choose a smaller model or another device; train.estimate shows what fits where."
