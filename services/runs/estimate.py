@@ -36,11 +36,7 @@ class EstimateParams(StartParams, frozen=True, forbid_unknown_fields=True):
 
     probe_seconds: Annotated[
         float,
-        Meta(
-            ge=0,
-            le=300,
-            description="Measure the speed on this box, at most about so long; 0 = use what was measured in the last day, if anything.",
-        ),
+        Meta(ge=0, le=300, description="Measure the speed here, for at most so long; 0 = only know the last day's."),
     ] = 20.0
 
 
@@ -79,6 +75,7 @@ async def estimate(ctx: Context, params: EstimateParams) -> Estimate:
     start = StartParams(**{name: getattr(params, name) for name in StartParams.__struct_fields__})
     run = await train.make_spec(dataclasses.replace(ctx, dry_run=False), start)
     assert isinstance(run, RunSpec)
+    probe: Probe | None
     if params.probe_seconds and not ctx.dry_run:
         probe = await _probe(run, params.probe_seconds)
         if probe.tokens_s and not ctx.read_only:
@@ -244,10 +241,10 @@ def _sentences(made: Estimate, chosen: OnDevice | None, tokens: Tokens) -> tuple
 
 
 async def before_start(ctx: Context, run: RunSpec, accelerator: str = "") -> Estimate | None:
-    """The estimate that a run starts with; nothing is measured for it, but a probe of the last day counts. None for a model that isn't on this box yet.
+    """The estimate that a run starts with: nothing is measured for it, but a probe of the last day counts.
 
-    Raises HybridError when the run surely fits neither the memory nor the disk, Refused when the month's ceiling is
-    reached and the target costs something. Unsure things are among its warnings.
+    None for a model that isn't on this box yet. Raises HybridError when the run surely fits neither the memory nor the
+    disk, Refused when the month's ceiling is reached and the target costs something. Unsure things are its warnings.
     """
     if not (Path(run.model) / "config.json").is_file():
         return None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,8 +111,7 @@ def _run(folder: Path, cwd: str, seconds: float, stop: threading.Event) -> Probe
     lines.start()
     while not (seen.enough.wait(0.1) or stop.is_set()) and time.monotonic() - started < _STARTING_S + seconds:
         continue
-    if child.poll() is None:
-        child.terminate()  # it writes a checkpoint into the folder that goes
+    os.kill(child.pid, signal.SIGTERM)  # not by Popen, which would reap one that has ended, and with it its figures
     _, peak = _reap(child)
     lines.join(timeout=2.0)
     problem = seen.problem or ("" if seen.steps else f"no step was done in {time.monotonic() - started:.0f} s")
@@ -127,7 +127,7 @@ def _reap(child: subprocess.Popen[bytes]) -> tuple[int, int]:
             child.returncode = os.waitstatus_to_exitcode(status)
             return child.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if time.monotonic() > until:
-            child.kill()
+            os.kill(child.pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
