@@ -106,7 +106,7 @@ async def of_run(ctx: Context, run: RunSpec, *, accelerator: str = "", probe: Pr
     table, complaints = costs.prices(ctx.workspace)
     measured = None
     if probe is not None and probe.tokens_s:
-        words = f"measured here: {probe.steps} steps in a probe of the real trainer"
+        words = f"measured here: {probe.steps} step{'s' * (probe.steps > 1)} in a probe of the real trainer"
         measured = Speed(probe.tokens_s, probe.tokens_s * _PROBED_WORST, words)
     found = tuple(
         devices.on(device, shape, _plan_on(device, config, tokens), work, table, measured if number == 0 else None)

@@ -21,7 +21,8 @@ from services.runs import spec
 from services.runs.types import RunSpec
 from services.workspace import Workspace
 
-_STARTING_S = 90.0  # to load torch, model and data, and for the first step, on a slow or busy box
+_STARTING_S = 300.0  # to load torch, model and data, and for the first step: 10 s where nothing else runs, minutes
+# where several others want the same cores
 _STEPS, _MEASURED_S = 6, 3.0  # of both so much at least: the first steps of a fast device are its slowest
 _MOST_STEPS = 500
 _KEPT_S = 86_400.0  # a day: what was measured before says little about the box as it is now
@@ -69,7 +70,12 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 def remember(workspace: Workspace, run: RunSpec, probe: Probe) -> None:
-    """Keep what was measured, for runs with the same model, data and settings in the next day. Raises OSError."""
+    """Keep what was measured, for runs with the same model, data and settings in the next day.
+
+    Too few steps are not kept. Raises OSError.
+    """
+    if probe.steps < _STEPS:
+        return
     known = {key: kept for key, kept in _kept(workspace).items() if time.time() - kept.at < _KEPT_S}
     workspace.ensure_state()
     known[_key(run)] = _Kept(time.time(), probe)
@@ -114,8 +120,14 @@ def _run(folder: Path, cwd: str, seconds: float, stop: threading.Event) -> Probe
     os.kill(child.pid, signal.SIGTERM)  # not by Popen, which would reap one that has ended, and with it its figures
     _, peak = _reap(child)
     lines.join(timeout=2.0)
-    problem = seen.problem or ("" if seen.steps else f"no step was done in {time.monotonic() - started:.0f} s")
+    problem = seen.problem or ("" if seen.steps else _too_slow(time.monotonic() - started))
     return Probe(seen.tokens_s, seen.steps, peak, seen.first_s, "" if seen.tokens_s else problem)
+
+
+def _too_slow(seconds: float) -> str:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    busy = f"; the box is busy: {load:.1f} programs want its {cores} cores" if load > cores else ""
+    return f"no step was done in {seconds:.0f} s{busy}."
 
 
 def _reap(child: subprocess.Popen[bytes]) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from services.errors import BadInput
 from services.runtime import conversations
 from services.runtime.tokenizer import Tokenizer
 
-LOOKED = 32  # passes whose batches are made to count them; of the rest the mean is taken
+LOOKED = 16  # passes whose batches are made to count them; of the rest the mean is taken
 CHUNK = 20  # batches' worth of rows that are sorted by length together
 
 
