@@ -52,6 +52,12 @@ def _end_runs(workspace: Workspace) -> Iterator[None]:
                 time.sleep(0.02)
 
 
+@pytest.fixture(autouse=True)
+def _nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The panel does nothing about runs by itself here (test_run_keeper.py has that)."""
+    monkeypatch.setattr("hybrid_tui.run_keeper.BEFORE_FIRST", 3600.0)
+
+
 @pytest.fixture
 def live_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervised trainer finds the packages of this checkout."""
