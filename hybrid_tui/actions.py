@@ -375,7 +375,7 @@ _TABLE = (
     Action(
         "costs.enforce",
         "services.runs.costs:enforce",
-        "Ask live runs over a ceiling to checkpoint and stop; for cron.",
+        "Ask live runs over a ceiling to checkpoint and stop; the panel does so by itself.",
         writes=True,
     ),
     Action("train.list", "services.runs.actions:list_runs", "Runs, newest first."),
@@ -408,7 +408,7 @@ _TABLE = (
     Action(
         "train.reattach",
         "services.runs.actions:reattach",
-        "Follow again all runs that go on elsewhere while nothing here follows them.",
+        "Follow again runs that go on elsewhere while nothing here follows them; the panel does so by itself.",
         writes=True,
         outlives="The runs go on, and are followed.",
     ),

@@ -98,6 +98,13 @@ class HybridApp(App[None]):
             self.notify(warning, title="Settings", severity="warning", markup=False, timeout=12)
         self._read_disk()
         self.set_interval(DISK_SECONDS, self._read_disk)
+        if not self.read_only:
+            self._keep_runs()
+
+    def _keep_runs(self) -> None:
+        from hybrid_tui.run_keeper import RunKeeper
+
+        self._start(partial(guarded, self, RunKeeper(self).keep, lambda _: None), "run-keeper")
 
     def _read_disk(self) -> None:
         work = partial(perform, self, "storage.usage", then=self._show_disk)

@@ -13,6 +13,7 @@ from services.errors import HybridError
 from services.runs.events import Follower
 from services.runs.types import Event, RunView
 from services.runs.view import read
+from services.turns import short_turns
 from widgets.run_facts import Device
 from widgets.series import Series
 
@@ -85,7 +86,7 @@ class RunFeed:
         """
         if not self.run_dir.is_dir():
             raise HybridError(f"The run {self.run_dir.name} is gone.", hint="Its folder was deleted.")
-        with self._lock:
+        with self._lock, short_turns():
             changed = self._history.advance()
             view = read(self.run_dir)
             if self._next is not None:  # nobody has taken it yet
@@ -139,7 +140,7 @@ class _History:
         self.log_lines = 0
         self._attempt = 0
         self._repeats = False
-        self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # split → what is not in the curves yet
+        self._rows: dict[str, tuple[list[int], list[dict[str, Any]]]] = {}  # split → what the curves lack
 
     @property
     def behind(self) -> bool:
@@ -177,7 +178,11 @@ class _History:
             self._keep_rows()
             for old in self.curves.values():
                 old.forget_from(step)
-        self._rows.setdefault(split, []).append((step, data))
+        rows = self._rows.get(split)
+        if rows is None:
+            rows = self._rows[split] = [], []
+        rows[0].append(step)
+        rows[1].append(data)
 
     def _take_heartbeat(self, data: dict[str, Any]) -> None:
         if "agent_rss_bytes" in data:  # of what only passes on what another machine tells
@@ -195,12 +200,12 @@ class _History:
             self.curves["gpu_memory"].append(step, device.gpu_used_bytes / 1e9)
 
     def _keep_rows(self) -> None:
-        for split, rows in self._rows.items():
+        for split, (steps, rows) in self._rows.items():
             for figure, name in _TOLD[split].items():
-                told = [(step, data[figure]) for step, data in rows if figure in data]
-                if told:
-                    steps, values = zip(*told, strict=True)
-                    self.curves[name].extend(steps, _numbers(values))
+                values = [data[figure] for data in rows if figure in data]
+                if values:
+                    told = [step for step, data in zip(steps, rows, strict=True) if figure in data]
+                    self.curves[name].extend(told, _numbers(values))
         self._rows = {}
 
     def _add_log(self, lines: list[str]) -> None:

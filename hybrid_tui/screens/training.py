@@ -18,14 +18,14 @@ from textual.widgets import Log
 from textual.worker import Worker
 
 from hybrid_tui import keymap
-from hybrid_tui.run_feed import METRICS, RunFeed
+from hybrid_tui.run_feed import RunFeed
 from hybrid_tui.screens.base import perform
-from hybrid_tui.training.compare import MOST, Comparison, compare
+from hybrid_tui.training.chart_keys import ChartKeys
+from hybrid_tui.training.mark_keys import MarkKeys
 from hybrid_tui.training.run_keys import RunKeys
 from services.errors import HybridError
-from services.runs.types import FINISHED, Runs, RunView
+from services.runs.types import FINISHED, Runs
 from widgets.line_chart import LineChart
-from widgets.picker import Choice, Picker
 from widgets.run_compare import RunCompare
 from widgets.run_facts import RunFacts
 from widgets.run_table import RunTable
@@ -33,14 +33,13 @@ from widgets.status import Section
 
 LOOK_SECONDS = 0.2  # at a live run; a finished one is looked at as seldom as the list
 LIST_SECONDS = 2.0
-_SMOOTHING = 0.9
+BEHIND_SECONDS = 0.4  # between two drawings while a long history is still being read: keys come first
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _HEIGHTS = [(0, "-short"), (34, "-tall")]
 _BOXES = ("#chart-box", "#facts-box", "#log-box")
-_VIEWS = ("", "-chart", "-log")  # all; the chart large; the log large
 
 
-class TrainingScreen(RunKeys):
+class TrainingScreen(RunKeys, ChartKeys, MarkKeys):
     """Runs above, the chosen one below. It only reads the run's files; runs live without it."""
 
     NAME = "training"
@@ -71,12 +70,9 @@ class TrainingScreen(RunKeys):
 
     def __init__(self) -> None:
         super().__init__()
-        self.feed: RunFeed | None = None
-        self.metric = "loss"
-        self.marked: dict[str, int] = {}  # run → its colour and mark, kept for as long as it is marked
-        self._others: dict[str, RunFeed] = {}  # of the marked runs that are not under the cursor
         self._listed_at = 0.0
         self._drawn_at = 0.0
+        self._stale = False  # something was read that is not drawn yet
         self._wanted = ""
         self._logged = 0
         self._wake = asyncio.Event()
@@ -109,11 +105,6 @@ class TrainingScreen(RunKeys):
             self._following.cancel()
             self._following = None
 
-    @property
-    def feeds(self) -> list[RunFeed]:
-        """Of the run under the cursor, and of the marked ones."""
-        return [*([self.feed] if self.feed else []), *self._others.values()]
-
     async def _follow(self) -> None:
         while True:
             if monotonic() - self._listed_at >= LIST_SECONDS:
@@ -121,8 +112,10 @@ class TrainingScreen(RunKeys):
             changed = [await self._look(feed) for feed in self.feeds]
             feeds = self.feeds
             behind = any(feed.behind for feed in feeds)
-            late = behind and monotonic() - self._drawn_at < LOOK_SECONDS
-            if any(changed) and not late:
+            late = behind and monotonic() - self._drawn_at < BEHIND_SECONDS
+            self._stale |= any(changed)
+            if self._stale and not late:
+                self._stale = False
                 await self._draw()
                 self._drawn_at = monotonic()
             live = any(feed.view is not None and feed.view.phase not in FINISHED for feed in feeds)
@@ -149,7 +142,7 @@ class TrainingScreen(RunKeys):
             if self.feed is feed:
                 self.feed = None
                 self.query_one("#facts-box", Section).error(str(error), error.hint)
-            self._others = {run: other for run, other in self._others.items() if other is not feed}
+            self.others = {run: other for run, other in self.others.items() if other is not feed}
             return False
         return feed.take() and feed in self.feeds
 
@@ -160,10 +153,10 @@ class TrainingScreen(RunKeys):
     def _choose(self, run: str) -> None:
         if self.feed is not None and self.feed.run_dir.name == run:
             return
-        before, view = self.feed, self._listed(run)
+        before, view = self.feed, self.listed(run)
         if before is not None and before.run_dir.name in self.marked:
-            self._others[before.run_dir.name] = before
-        self.feed = self._others.pop(run, None) or (RunFeed(Path(view.path)) if view else None)
+            self.others[before.run_dir.name] = before
+        self.feed = self.others.pop(run, None) or (RunFeed(Path(view.path)) if view else None)
         self._logged = 0
         self.query_one(Log).clear()
         boxes: tuple[str, ...] = _BOXES
@@ -174,18 +167,15 @@ class TrainingScreen(RunKeys):
         for box in boxes:
             self.query_one(box, Section).loading_state()
         self._drawn_at = 0.0
-        self._wake.set()
+        self.look_now()
         if self.feed is not None and self.feed.view is not None:
             self._draw_run(self.feed)
-
-    def _listed(self, run: str) -> RunView | None:
-        return next((v for v in self.query_one(RunTable).views if v.id == run), None)
 
     def select(self, run: str) -> None:
         """Put the cursor on ``run`` as soon as it is listed."""
         self._wanted = run
         self._listed_at = 0.0
-        self._wake.set()
+        self.look_now()
 
     # Drawing
 
@@ -193,8 +183,8 @@ class TrainingScreen(RunKeys):
         box, table = self.query_one("#runs-box", Section), self.query_one(RunTable)
         table.show(found.runs)
         if gone := self.marked.keys() - {view.id for view in found.runs}:
-            self._unmark(gone)
-            self._marks_changed()
+            self.take_mark(gone)
+            self.marks_changed()
         if not found.runs:
             box.empty("No runs yet.", "Press n to start one; example data is made if you have none.")
             for id in _BOXES:
@@ -214,7 +204,7 @@ class TrainingScreen(RunKeys):
         if self.feed is not None:
             self._draw_run(self.feed)
         if self.comparing:
-            await self._draw_comparison()
+            await self.draw_comparison()
 
     def _draw_run(self, feed: RunFeed) -> None:
         view = feed.view
@@ -224,21 +214,8 @@ class TrainingScreen(RunKeys):
             self.query_one(id, Section).ready()
         self.query_one("#facts-box", Section).retitle(view.id)
         self.query_one(RunFacts).show(view, feed.device)
-        self._draw_chart()
+        self.draw_chart()
         self._draw_log(feed)
-
-    def _draw_chart(self) -> None:
-        chart, feed = self.query_one(LineChart), self.feed
-        live = feed is not None and feed.view is not None and feed.view.phase not in FINISHED
-        chart.empty = "Waiting for the first figures." if live else "No such figures here: m shows others."
-        if self.comparing:
-            feeds = {feed.run_dir.name: feed for feed in self.feeds}
-            known = {run.rpartition("-")[2]: (feeds[run], slot) for run, slot in self.marked.items() if run in feeds}
-            curve = METRICS[self.metric][0]
-            chart.show([f.curves[curve] for f, _ in known.values()], {name: slot for name, (_, slot) in known.items()})
-        elif feed is not None:
-            chart.show(feed.shown_curves(self.metric))
-        self.query_one("#chart-box", Section).retitle(self.metric[:1].upper() + self.metric[1:])
 
     def _draw_log(self, feed: RunFeed) -> None:
         log = self.query_one(Log)
@@ -252,78 +229,16 @@ class TrainingScreen(RunKeys):
         elif not log.line_count:
             self.query_one("#log-box", Section).empty("The run has written nothing yet.")
 
-    # Comparing
-
-    @property
-    def comparing(self) -> bool:
-        """Whether several runs are marked."""
-        return len(self.marked) > 1
-
-    def action_mark(self) -> None:
-        """Mark the run under the cursor, or take the mark away."""
-        view = self.with_run("mark")
-        if view is None:
-            return
-        if view.id in self.marked:
-            self._unmark({view.id})
-        elif len(self.marked) == MOST:
-            self.notify(f"{MOST} runs are marked, as many as can be told apart; x takes all marks away.", markup=False)
-            return
-        else:
-            self.marked[view.id] = min(set(range(MOST)) - set(self.marked.values()))
-            if self.feed is None or self.feed.run_dir.name != view.id:
-                self._others[view.id] = RunFeed(Path(view.path))
-        self._marks_changed()
-
-    def action_unmark(self) -> None:
-        """Take every mark away."""
-        self._unmark(set(self.marked))
-        self._marks_changed()
-
-    def _unmark(self, runs: set[str]) -> None:
-        for run in runs:
-            self.marked.pop(run, None)
-            self._others.pop(run, None)
-
-    def _marks_changed(self) -> None:
-        self.set_class(self.comparing, "-compare")
-        self.query_one(LineChart).reset()
-        self.query_one(RunTable).mark({run: mark for run, (mark, _) in self._marks().items()})
-        self._draw_chart()
-        self.background(self._draw_comparison(), group="compare")
-        self._wake.set()
-
-    def _marks(self) -> dict[str, tuple[str, Any]]:
-        chart = self.query_one(LineChart)
-        return {run: chart.mark(slot) for run, slot in self.marked.items()}
-
-    async def _draw_comparison(self) -> None:
-        if not self.comparing:
-            return
-        box = self.query_one("#compare-box", Section)
-        fresh = {feed.view.id: feed.view for feed in self.feeds if feed.view is not None}
-        views = [view for run in self.marked if (view := fresh.get(run) or self._listed(run)) is not None]
-        if not views:
-            return
-        found: Comparison = await asyncio.to_thread(compare, views)
-        self.query_one(RunCompare).show(found.results, found.settings, found.rows, self._marks())
-        box.ready()
-        same = "" if found.settings else " · same settings"
-        box.retitle(f"{len(views)} runs compared{same}" + "".join(f" · ▲ {text}" for text in found.problems))
-
     # Keys
 
-    @property
-    def chosen(self) -> RunView | None:
-        """The run under the cursor, as fresh as it is known."""
-        view = self.query_one(RunTable).chosen
-        feed = self.feed
-        return feed.view if feed and feed.view and view and feed.view.id == view.id else view
+    def look_now(self) -> None:
+        """Look at the runs' files at once."""
+        self._wake.set()
 
     def action_refresh(self) -> None:
         """Read the list again, now."""
         self._listed_at = 0.0
-        self._wake.set()
+        self.look_now()
 
     def note(self, text: str) -> None:
         """Say what is going on, at the list's edge."""
@@ -332,72 +247,6 @@ class TrainingScreen(RunKeys):
     def deleted(self, result: Any) -> None:
         """Forget the run that is gone."""
         self.feed = None
-        self._unmark({result.id})
-        self._marks_changed()
+        self.take_mark({result.id})
+        self.marks_changed()
         super().deleted(result)
-
-    # The chart
-
-    def action_view(self) -> None:
-        """All of the run; its chart alone; its log alone."""
-        now = next((name for name in _VIEWS[1:] if self.has_class(name)), "")
-        after = _VIEWS[(_VIEWS.index(now) + 1) % len(_VIEWS)]
-        for name in _VIEWS[1:]:
-            self.set_class(name == after, name)
-
-    def filled_metrics(self) -> list[str]:
-        """What can be drawn of the run, or of any of the marked ones."""
-        filled = {metric for feed in self.feeds for metric in feed.filled_metrics()}
-        return [metric for metric in METRICS if metric in filled]
-
-    def action_metric(self) -> None:
-        """Draw the next figure that there is."""
-        known = self.filled_metrics()
-        if known:
-            self.draw_metric(known[(known.index(self.metric) + 1) % len(known)] if self.metric in known else "loss")
-
-    def action_metrics(self) -> None:
-        """Choose the figure to draw from a list."""
-        choices = [Choice(metric, _newest(self.feed, metric)) for metric in self.filled_metrics()]
-
-        def chosen(metric: str | None) -> None:
-            if metric:
-                self.draw_metric(metric)
-
-        if choices:
-            self.app.push_screen(Picker("Draw which figure?", choices, keys=self.dialog_keys), chosen)
-
-    def draw_metric(self, metric: str) -> None:
-        """Draw the figure called ``metric`` in METRICS."""
-        self.metric = metric
-        self._draw_chart()
-
-    def action_log_y(self) -> None:
-        """Logarithmic y axis, on or off."""
-        chart = self.query_one(LineChart)
-        chart.log_y = not chart.log_y
-
-    def action_smooth(self) -> None:
-        """Moving average, on or off."""
-        chart = self.query_one(LineChart)
-        chart.smoothing = 0.0 if chart.smoothing else _SMOOTHING
-
-    def action_zoom(self, factor: float) -> None:
-        """Show more or fewer steps."""
-        self.query_one(LineChart).zoom(factor)
-
-    def action_pan(self, share: float) -> None:
-        """Move along the steps."""
-        self.query_one(LineChart).pan(share)
-
-    def action_all(self) -> None:
-        """Show all steps."""
-        self.query_one(LineChart).reset()
-
-
-def _newest(feed: RunFeed | None, metric: str) -> str:
-    """The last values of a figure's curves, in words."""
-    from services import formats
-
-    curves = feed.shown_curves(metric) if feed else []
-    return ", ".join(f"{curve.name} {formats.number(curve.last)}" for curve in curves if len(curve))

@@ -1,1 +1,1 @@
-"""Parts of the training screen: comparing runs, the keys that act on them, the form for a new one."""
+"""Parts of the training screen: the keys that act on runs, on the chart and on marks; the dialogs they open."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from hybrid_tui.actions import ACTIONS
-from hybrid_tui.screens.base import PanelScreen, perform
+from hybrid_tui.screens.base import perform
 from hybrid_tui.training.register import register_form
+from hybrid_tui.training.runs_screen import RunsScreen
 from services import formats
 from services.context import Progress
 from services.runs.types import FINISHED, RunView
@@ -18,31 +19,8 @@ if TYPE_CHECKING:
     from hybrid_tui.screens.inference import InferenceScreen
 
 
-class RunKeys(PanelScreen):
+class RunKeys(RunsScreen):
     """Start, clone, cancel, checkpoint, resume, agree, register, evaluate, talk, report, notebook, delete."""
-
-    @property
-    def chosen(self) -> RunView | None:
-        """The run under the cursor, as fresh as it is known."""
-        raise NotImplementedError
-
-    def select(self, run: str) -> None:
-        """Put the cursor on ``run`` as soon as it is listed."""
-        raise NotImplementedError
-
-    def note(self, text: str) -> None:
-        """Say what is going on, at the list's edge."""
-        raise NotImplementedError
-
-    def action_refresh(self) -> None:
-        """Read the list again, now."""
-        raise NotImplementedError
-
-    def with_run(self, what: str) -> RunView | None:
-        """The run under the cursor; says so when there is none to ``what``."""
-        if self.chosen is None:
-            self.notify(f"There is no run to {what}; press n to start one.", markup=False)
-        return self.chosen
 
     def _progress(self, progress: Progress) -> None:
         self.note(f"{progress.stage} {progress.note}".strip())

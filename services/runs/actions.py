@@ -35,8 +35,12 @@ class RunParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: _Run = ""
 
 
-class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing to say."""
+class ReattachParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which run."""
+
+    run: Annotated[str, Meta(description="The run's id or its last four letters; empty: all that nothing follows.")] = (
+        ""
+    )
 
 
 class WaitParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,19 +127,25 @@ async def consent(ctx: Context, params: RunParams) -> RunView | Plan:
     return await asyncio.to_thread(view.read, run_dir)
 
 
-async def reattach(ctx: Context, _params: NoParams) -> Runs | Plan:
-    """Follow again every run that may go on elsewhere while nothing here follows it. Gets no new machines.
+async def reattach(ctx: Context, params: ReattachParams) -> Runs | Plan:
+    """Follow again every run that may go on elsewhere while nothing here follows it, or the one named. Gets no new
+    machines. Of several who do so at once one follows the run, and that is well for all of them.
 
-    A run that can't be reattached is told as progress, and the others are.
+    Of all, a run that can't be reattached is told as progress, and the others are. Of one, raises HybridError.
     """
     ctx.will_write("train.reattach")
     found = await asyncio.to_thread(local.unattached, ctx.workspace)
+    if params.run:
+        named = await asyncio.to_thread(spec.find_run, ctx.workspace, params.run)
+        found = [run_dir for run_dir in found if run_dir == named]
     if ctx.dry_run:
         return Plan("train.reattach", f"follow {len(found)} runs again", tuple(path.name for path in found))
     for run_dir in found:
         try:
-            await asyncio.to_thread(local.resume, run_dir, follow_only=True)
+            await asyncio.to_thread(local.follow, run_dir)
         except HybridError as error:
+            if params.run:
+                raise
             ctx.report(Progress("reattach", note=f"{run_dir.name}: {error}"))
     return Runs(tuple([await asyncio.to_thread(view.read, run_dir) for run_dir in found]))
 

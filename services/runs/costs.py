@@ -26,6 +26,7 @@ from services.context import Context, Plan
 from services.errors import HybridError
 from services.runs import budgets, events, spec, view
 from services.runs.types import FINISHED, Event, RunSpec
+from services.turns import short_turns
 from services.workspace import Workspace
 
 _GAP_S = 60.0  # a longer silence between two events was no work (heartbeats come every 10 s), or the clock jumped
@@ -117,12 +118,33 @@ class CheckParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing to choose."""
 
 
+class _Numbers:
+    """A set of numbers that mostly come one after the other: of a long history it keeps next to nothing."""
+
+    def __init__(self) -> None:
+        self._below = 1  # all from 1 to before this one are in it
+        self._others: set[int] = set()
+
+    def add(self, number: int) -> bool:
+        """Add ``number`` (1 or more); whether it was not in it."""
+        if number < self._below or number in self._others:
+            return False
+        if number != self._below:
+            self._others.add(number)
+            return True
+        self._below += 1
+        while self._below in self._others:
+            self._others.discard(self._below)
+            self._below += 1
+        return True
+
+
 class Ledger:
     """One run's costs: a fold of its events, in which repeated events and those of a wrong clock change nothing."""
 
     def __init__(self, run: RunSpec, table: rates.Table) -> None:
         self._run, self._table = run, table
-        self._seen: set[tuple[int, int]] = set()
+        self._seen: dict[int, _Numbers] = {}  # by attempt
         self._last: dict[int, float] = {}  # attempt → time of its newest event
         self._worked: dict[tuple[int, str], float] = {}  # (attempt, month) → seconds between its events
         self._told: dict[tuple[str, str], tuple[tuple[int, int], Decimal]] = {}  # (of, what) → the last total told
@@ -134,10 +156,11 @@ class Ledger:
 
     def apply(self, event: Event, now: float) -> None:
         """Take one event. ``now`` bounds its time, as the run's beginning does: clocks jump."""
-        key = event.attempt, event.seq
-        if key in self._seen:
+        seen = self._seen.get(event.attempt)
+        if seen is None:
+            seen = self._seen[event.attempt] = _Numbers()
+        if not seen.add(event.seq):
             return
-        self._seen.add(key)
         month = month_of(min(max(event.t, self._run.created_at), now))
         gap = event.t - self._last.get(event.attempt, event.t)
         self._last[event.attempt] = event.t
@@ -261,8 +284,9 @@ class _Account:
         self._ledger = Ledger(spec.read(run_dir), table)
 
     def shares(self, now: float) -> tuple[Share, ...]:
-        for event in self._follower.all():
-            self._ledger.apply(event, now)
+        with short_turns():
+            for event in self._follower.all():
+                self._ledger.apply(event, now)
         return self._ledger.shares()
 
 
@@ -380,8 +404,8 @@ def check(workspace: Workspace, run_dir: Path, now: float | None = None) -> Chec
         shares = [s for s in shares_of_all(workspace, at, []) if s.month == month_of(at)]
         for c in _ceilings(workspace, added(s.amounts for s in shares)):
             if c.currency in amounts:
-                text = f"This month's runs have cost {_exactly(c.spent, c.currency)} of the {c.ceiling:g} allowed."
-                found.append((c.verdict, text))
+                gone, allowed = _exactly(c.spent, c.currency), f"{float(c.ceiling):g}"
+                found.append((c.verdict, f"This month's runs have cost {gone} of the {allowed} allowed."))
     for verdict in ("stop", "warn"):
         for said, reason in found:
             if said == verdict:

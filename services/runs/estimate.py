@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import threading
@@ -34,7 +35,8 @@ class EstimateParams(StartParams, frozen=True, forbid_unknown_fields=True):
     """What ``train.start`` would be given, and how long to measure."""
 
     probe_seconds: Annotated[
-        float, Meta(ge=0, le=300, description="Measure the speed on this box for about so long; 0 = don't.")
+        float,
+        Meta(ge=0, le=300, description="Measure the speed here, for at most so long; 0 = only know the last day's."),
     ] = 20.0
 
 
@@ -73,7 +75,14 @@ async def estimate(ctx: Context, params: EstimateParams) -> Estimate:
     start = StartParams(**{name: getattr(params, name) for name in StartParams.__struct_fields__})
     run = await train.make_spec(dataclasses.replace(ctx, dry_run=False), start)
     assert isinstance(run, RunSpec)
-    probe = await _probe(run, params.probe_seconds) if params.probe_seconds and not ctx.dry_run else None
+    probe: Probe | None
+    if params.probe_seconds and not ctx.dry_run:
+        probe = await _probe(run, params.probe_seconds)
+        if probe.tokens_s and not ctx.read_only:
+            with contextlib.suppress(OSError):  # it is measured again then
+                await asyncio.to_thread(estimate_probe.remember, ctx.workspace, run, probe)
+    else:
+        probe = await asyncio.to_thread(estimate_probe.recalled, ctx.workspace, run)
     return await of_run(ctx, run, accelerator=params.accelerator, probe=probe)
 
 
@@ -97,7 +106,7 @@ async def of_run(ctx: Context, run: RunSpec, *, accelerator: str = "", probe: Pr
     table, complaints = costs.prices(ctx.workspace)
     measured = None
     if probe is not None and probe.tokens_s:
-        words = f"measured here: {probe.steps} steps in a probe of the real trainer"
+        words = f"measured here: {probe.steps} step{'s' * (probe.steps > 1)} in a probe of the real trainer"
         measured = Speed(probe.tokens_s, probe.tokens_s * _PROBED_WORST, words)
     found = tuple(
         devices.on(device, shape, _plan_on(device, config, tokens), work, table, measured if number == 0 else None)
@@ -232,14 +241,15 @@ def _sentences(made: Estimate, chosen: OnDevice | None, tokens: Tokens) -> tuple
 
 
 async def before_start(ctx: Context, run: RunSpec, accelerator: str = "") -> Estimate | None:
-    """The estimate that a run starts with, without a probe. None for a model that isn't on this box yet.
+    """The estimate that a run starts with: nothing is measured for it, but a probe of the last day counts.
 
-    Raises HybridError when the run surely fits neither the memory nor the disk, Refused when the month's ceiling is
-    reached and the target costs something. Unsure things are among its warnings.
+    None for a model that isn't on this box yet. Raises HybridError when the run surely fits neither the memory nor the
+    disk, Refused when the month's ceiling is reached and the target costs something. Unsure things are its warnings.
     """
     if not (Path(run.model) / "config.json").is_file():
         return None
-    made = await of_run(ctx, run, accelerator=accelerator)
+    probe = await asyncio.to_thread(estimate_probe.recalled, ctx.workspace, run)
+    made = await of_run(ctx, run, accelerator=accelerator, probe=probe)
     chosen = chosen_device(made, accelerator)
     if chosen is not None and chosen.fits == "no":
         hint = "Lower max_length, choose a smaller model or another device; train.estimate shows what fits where."

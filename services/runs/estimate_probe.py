@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,12 +16,24 @@ from pathlib import Path
 
 import msgspec
 
+from services import atomic
 from services.runs import spec
 from services.runs.types import RunSpec
+from services.workspace import Workspace
 
-_STARTING_S = 90.0  # to load torch, model and data, and for the first step, on a slow or busy box
-_STEPS = 6  # after which more would say no more
+_STARTING_S = 300.0  # to load torch, model and data, and for the first step: 10 s where nothing else runs, minutes
+# where several others want the same cores
+_STEPS, _MEASURED_S = 6, 3.0  # of both so much at least: the first steps of a fast device are its slowest
+_MOST_STEPS = 500
+_KEPT_S = 86_400.0  # a day: what was measured before says little about the box as it is now
+_FILE = "probes.json"  # in .hybrid/
 _STOPPING_S = 20.0
+
+
+_SPEED = (
+    "method", "task", "r", "dtype", "device", "batch_rows", "batch_tokens", "micro_tokens", "max_length",
+    "checkpointing", "processes",
+)  # fmt: skip
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -41,13 +55,51 @@ def measure(run: RunSpec, seconds: float, stop: threading.Event) -> Probe:
     try:
         (folder / "control").mkdir()
         short = msgspec.structs.replace(
-            run.config, max_steps=_STEPS, max_seconds=0.0, eval_rows=1, eval_steps=0, compile="off", processes=1,
+            run.config, max_steps=_MOST_STEPS, max_seconds=0.0, eval_rows=1, eval_steps=0, compile="off", processes=1,
             checkpoint_seconds=1e9,
         )  # fmt: skip
         spec.write(folder, msgspec.structs.replace(run, config=short, target="local"))
         return _run(folder, run.cwd, seconds, stop)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    at: float
+    probe: Probe
+
+
+def remember(workspace: Workspace, run: RunSpec, probe: Probe) -> None:
+    """Keep what was measured, for runs with the same model, data and settings in the next day.
+
+    Too few steps are not kept. Raises OSError.
+    """
+    if probe.steps < _STEPS:
+        return
+    known = {key: kept for key, kept in _kept(workspace).items() if time.time() - kept.at < _KEPT_S}
+    workspace.ensure_state()
+    known[_key(run)] = _Kept(time.time(), probe)
+    atomic.write_bytes(workspace.state / _FILE, msgspec.json.encode(known) + b"\n")
+
+
+def recalled(workspace: Workspace, run: RunSpec) -> Probe | None:
+    """What was measured of such a run in the last day; None if nothing was."""
+    kept = _kept(workspace).get(_key(run))
+    return kept.probe if kept is not None and 0 <= time.time() - kept.at < _KEPT_S else None
+
+
+def _kept(workspace: Workspace) -> dict[str, _Kept]:
+    try:
+        return msgspec.json.decode((workspace.state / _FILE).read_bytes(), type=dict[str, _Kept])
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def _key(run: RunSpec) -> str:
+    """All that the speed depends on, as far as it is known before."""
+    config = {name: getattr(run.config, name) for name in _SPEED}
+    words = msgspec.json.encode([run.model, run.data_sha256, config], order="sorted")
+    return hashlib.sha256(words).hexdigest()[:16]
 
 
 def _run(folder: Path, cwd: str, seconds: float, stop: threading.Event) -> Probe:
@@ -65,12 +117,17 @@ def _run(folder: Path, cwd: str, seconds: float, stop: threading.Event) -> Probe
     lines.start()
     while not (seen.enough.wait(0.1) or stop.is_set()) and time.monotonic() - started < _STARTING_S + seconds:
         continue
-    if child.poll() is None:
-        child.terminate()  # it writes a checkpoint into the folder that goes
+    os.kill(child.pid, signal.SIGTERM)  # not by Popen, which would reap one that has ended, and with it its figures
     _, peak = _reap(child)
     lines.join(timeout=2.0)
-    problem = seen.problem or ("" if seen.steps else f"no step was done in {time.monotonic() - started:.0f} s")
+    problem = seen.problem or ("" if seen.steps else _too_slow(time.monotonic() - started))
     return Probe(seen.tokens_s, seen.steps, peak, seen.first_s, "" if seen.tokens_s else problem)
+
+
+def _too_slow(seconds: float) -> str:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    busy = f"; the box is busy: {load:.1f} programs want its {cores} cores" if load > cores else ""
+    return f"no step was done in {seconds:.0f} s{busy}."
 
 
 def _reap(child: subprocess.Popen[bytes]) -> tuple[int, int]:
@@ -82,7 +139,7 @@ def _reap(child: subprocess.Popen[bytes]) -> tuple[int, int]:
             child.returncode = os.waitstatus_to_exitcode(status)
             return child.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         if time.monotonic() > until:
-            child.kill()
+            os.kill(child.pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
@@ -112,6 +169,7 @@ class _Seen:
                     self.tokens_s = float(told.get("tokens_s") or 0.0)
                 elif tokens > first[1]:
                     self.tokens_s = (tokens - first[1]) / (now - first[0])
-                if self.steps >= _STEPS or now - first[0] > self.seconds:
+                measured = now - first[0]
+                if measured > self.seconds or (self.steps >= _STEPS and measured >= _MEASURED_S):
                     break
         self.enough.set()

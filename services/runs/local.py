@@ -62,8 +62,9 @@ def resume(run_dir: Path, *, follow_only: bool = False) -> int:
     Raises Refused when it still runs, has succeeded, or somebody else resumes it in this moment.
     """
     _wait_for_last_breath(run_dir)
+    before = newest_attempt(run_dir)  # looked at once: whoever resumes it meanwhile has made the next one then
     seen = read(run_dir)
-    if is_alive(run_dir, newest_attempt(run_dir)):
+    if is_alive(run_dir, before):
         raise Refused(
             f"Run {seen.id} is {seen.phase}; only a run that ended can be resumed.", hint="train.cancel first."
         )
@@ -71,7 +72,7 @@ def resume(run_dir: Path, *, follow_only: bool = False) -> int:
         raise Refused(
             f"Run {seen.id} has succeeded; there is nothing to resume.", hint="train.start starts another one."
         )
-    number = newest_attempt(run_dir) + 1
+    number = before + 1
     try:
         for name in ("control", "checkpoints", "attempts"):
             (run_dir / name).mkdir(exist_ok=True)
@@ -90,6 +91,18 @@ def resume(run_dir: Path, *, follow_only: bool = False) -> int:
     finally:
         os.close(lock)
     return number
+
+
+def follow(run_dir: Path) -> None:
+    """Follow again a run that goes on elsewhere; one that somebody else follows by now is left alone.
+
+    Raises HybridError when it can't be followed.
+    """
+    try:
+        resume(run_dir, follow_only=True)
+    except Refused:
+        if read(run_dir).unattached:
+            raise
 
 
 def cancel(run_dir: Path) -> None:

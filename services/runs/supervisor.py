@@ -46,6 +46,7 @@ DURABLE = ("phase", "ckpt", "end")  # on the disk before anything else happens
 PHASES = ("provisioning", "preparing", "running", "stopping")
 GRACE_S = 60.0  # for a cancelled trainer to checkpoint, when the spec says nothing else
 COST_S = 60.0  # between two cost events
+CEILING_S = 120.0  # between two looks at the ceilings on costs of a run elsewhere
 
 
 class Taken(Exception):
@@ -275,7 +276,9 @@ class Attempt:
         self.over_budget = False
         self.ceiling = ""  # why a ceiling on costs stops the run, as control/cancel says
         self.limit = 0.0 if self.follows else _seconds_left(run_dir, self.number, float(spec.get("max_seconds") or 0))
-        self.next_heartbeat = self.next_cost = 0.0
+        self.next_heartbeat = self.next_cost = self.next_look = 0.0
+        self.look: subprocess.Popen[bytes] | None = None  # at the ceilings, going on beside the agent
+        self.costed = self.warned = False  # whether costs were told since that look; whether a warning was
         self.started = time.monotonic()
         self.oom_before = _oom_kills()
         self.buffer = b""
@@ -345,6 +348,7 @@ class Attempt:
                 if not ended:
                     self._control(child)
                     self._beat(child.pid)
+                    self._look_at_ceilings()
         _kill_group(child.pid)  # before it is reaped: its number can't be another's yet
         child.wait()
 
@@ -376,6 +380,7 @@ class Attempt:
             self._enter(str(data.get("phase", "")), str(data.get("note", "")), **more)
         elif ev in ("metric", "log", "ckpt", "cost") or (ev == "hb" and self.follows):
             self.events.write(ev, **data)
+            self.costed |= ev == "cost"
         else:
             self.events.write("log", level="warning", text=f"The trainer sent an event of unknown kind {ev!r:.50}.")
 
@@ -418,6 +423,25 @@ class Attempt:
         self.events.write("hb", step=self.step, rss_bytes=rss or None, disk_free_bytes=free, gpu=_gpu())
         if now >= self.next_cost:
             self._cost()
+
+    def _look_at_ceilings(self) -> None:
+        """Start the spec's command that knows the ceilings and asks to stop; take what the one before said."""
+        command, now = self.spec.get("ceilings"), time.monotonic()
+        if self.look is not None and self.look.poll() is not None:
+            assert self.look.stdout is not None
+            with self.look.stdout as output, contextlib.suppress(ValueError, AttributeError):
+                said = json.loads(output.read())
+                if said.get("verdict") == "warn" and not self.warned:
+                    self.warned = True
+                    self.events.write("log", level="warning", text=str(said.get("reason")))
+            self.look = None
+        if command and self.follows and self.costed and now >= self.next_look and self.look is None:
+            self.costed, self.next_look = False, now + CEILING_S
+            quiet = subprocess.DEVNULL
+            with contextlib.suppress(OSError):
+                self.look = subprocess.Popen(
+                    command, cwd=self.spec["cwd"], stdin=quiet, stdout=subprocess.PIPE, stderr=quiet
+                )
 
     def _cost(self) -> None:
         self.next_cost = time.monotonic() + COST_S

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from services.workspace import Workspace
 
 _PACKAGES = Path(__file__).resolve().parents[2]  # run from here, "services" is ours and not a folder of the user's
 REMOTE_GRACE_S = 900.0  # a cancelled run elsewhere still has its checkpoint to bring here, and its machine to free
+_CEILINGS = ("-m", "services.runs.ceilings")
 _SECRETS = ("HF_TOKEN",)  # what a trainer elsewhere may need of this box's environment
 _NEEDED_BYTES = 300_000_000  # three checkpoints of the demo's adapter with its optimiser, the result and the log
 _FULL_BYTES = 12  # of a weight in a checkpoint of full training: fp32, and the optimiser's two moments
@@ -105,6 +107,7 @@ async def make_spec(ctx: Context, params: StartParams) -> RunSpec | Plan:
         max_cost=params.budget_cost or (workspace.settings.colab.budget_units if params.target == "colab" else 0.0),
         env_names=tuple(name for name in _SECRETS if elsewhere and os.environ.get(name)),
         grace_s=REMOTE_GRACE_S if elsewhere else 60.0,
+        ceilings=(sys.executable, *_CEILINGS, str(workspace.root), str(run_dir)) if elsewhere else (),
     )
 
 

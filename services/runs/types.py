@@ -123,7 +123,8 @@ class RunSpec(msgspec.Struct, frozen=True):
     (``{run}`` stands for the run's folder on that side, a first word ``python`` for its Python); ``options`` is what
     the target itself was asked for, by name. ``max_seconds`` and ``max_cost`` (units of Colab, or money) end the run as
     "over-budget", 0 is no limit; ``budget`` says where the limit comes from when it is more than that.
-    ``grace_s`` is how long a cancelled command may take to stop.
+    ``grace_s`` is how long a cancelled command may take to stop. ``ceilings`` is what looks at the ceilings
+    on costs of a run elsewhere: a command that this box's supervisor starts now and then.
     """
 
     v: int
@@ -148,9 +149,10 @@ class RunSpec(msgspec.Struct, frozen=True):
     max_cost: float = 0.0
     budget: str = ""
     grace_s: float = 60.0
+    ceilings: tuple[str, ...] = ()
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One line of ``events-NNNNNN.jsonl``. (attempt, seq) is unique; seq counts from 1 without gaps in an attempt.
 
     ``t`` is Unix time in seconds (shown, never ordered by). ``data`` by ``ev``:
@@ -168,6 +170,9 @@ class Event(msgspec.Struct, frozen=True):
     - end: code, reason, phase, hint
 
     What a target's agent passed on also has ``origin``, e.g. "2:17": the remote attempt and its number there.
+
+    The collector of reference cycles does not look at events, for what was read from JSON has none: of a long history
+    it would otherwise make pauses of 60 ms.
     """
 
     v: int

@@ -17,6 +17,7 @@ from services.errors import HybridError
 from services.runs import events, spec
 from services.runs.remote import Remote, read_remote
 from services.runs.types import FINISHED, Cost, Event, Link, Phase, RunSpec, RunView
+from services.turns import short_turns
 from services.workspace import Workspace
 
 _PHASES = frozenset(get_args(Phase))
@@ -256,8 +257,9 @@ class Reader:
         """The run now."""
         attempt = newest_attempt(self.run_dir)
         alive = is_alive(self.run_dir, attempt)  # before the events: the dead write no more
-        for event in events.skim(self._follower.all()):
-            self._state.apply(event)
+        with short_turns():
+            for event in events.skim(self._follower.all()):
+                self._state.apply(event)
         attempt = max(attempt, self._state.attempt)
         if not alive and not (self._state.ended and self._state.attempt == attempt):
             end = events.read_end(self.run_dir, attempt)

@@ -17,6 +17,7 @@ from services.errors import BadInput
 from services.runtime import conversations
 from services.runtime.tokenizer import Tokenizer
 
+LOOKED = 16  # passes whose batches are made to count them; of the rest the mean is taken
 CHUNK = 20  # batches' worth of rows that are sorted by length together
 
 
@@ -248,20 +249,35 @@ class Order:
         )
 
     def steps(self, epochs: float, most: int) -> int:
-        """Steps that ``epochs`` passes take, from 1 to ``most``; a fraction of a pass is that share of its batches."""
+        """Steps that ``epochs`` passes take, from 1 to ``most``; a fraction of a pass is that share of its batches.
+
+        Passes differ by a few batches where the token budget cuts them. Beyond ``LOOKED`` passes each counts as their
+        mean: the plan is recorded, and what it says is what the run does.
+        """
+        if max(example.tokens for example in self.examples) * self.batch_rows <= self.batch_tokens:
+            each = math.ceil(len(self.examples) / self.batch_rows)  # rows alone cut: every chunk but the last is full
+            whole = min(math.floor(epochs), most)
+            return max(1, min(whole * each + math.ceil((min(epochs, most) - whole) * each), most))
         steps = number = 0
         while number < epochs and steps < most:
+            if number == LOOKED:
+                steps += math.ceil(min((epochs - number) * steps / number, most))
+                break
             steps += math.ceil(min(1.0, epochs - number) * len(self.epoch(number)))
             number += 1
         return max(1, min(steps, most))
 
-    def batches(self, start: int = 0) -> Iterator[tuple[float, Batch]]:
-        """From step ``start`` on: the epoch reached after the batch (1.5 = one and a half passes), and the batch."""
-        position = 0
-        for number in itertools.count():
+    def batches(self, start: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[float, int, Batch]]:
+        """From step ``start`` on: the epoch reached after the batch (1.5 = one and a half passes), the step at which
+        that pass began, and the batch.
+
+        Where it is known that pass ``epoch`` begins with step ``first``, those before it need not be made.
+        """
+        position = first
+        for number in itertools.count(epoch):
             batches = self.epoch(number)
             if position + len(batches) > start:
                 for index, batch in enumerate(batches):
                     if position + index >= start:
-                        yield number + (index + 1) / len(batches), batch
+                        yield number + (index + 1) / len(batches), position, batch
             position += len(batches)

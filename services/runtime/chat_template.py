@@ -25,8 +25,11 @@ class Template:
     ``strftime_now``, ``tojson``, and ``{% generation %}`` around what the assistant says
     (https://huggingface.co/docs/transformers/main/en/chat_templating_writing)."""
 
-    def __init__(self, source: str) -> None:
-        """Raises BadInput when ``source`` is no template."""
+    def __init__(self, source: str, now: float | None = None) -> None:
+        """``now`` is the time (Unix, shown in UTC) that the template is told; None: the time when it is asked.
+
+        Raises BadInput when ``source`` is no template.
+        """
         import jinja2
         from jinja2 import nodes
         from jinja2.ext import Extension
@@ -46,7 +49,7 @@ class Template:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
         )
         environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda pattern: time.strftime(pattern)
+        environment.globals["strftime_now"] = lambda pattern: time.strftime(pattern, _at(now))
         environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
         try:
             self._template = environment.from_string(source)
@@ -77,6 +80,10 @@ class Template:
             parts += [inside, after]
             length += len(inside) + len(after)
         return "".join(parts), marks
+
+
+def _at(now: float | None) -> time.struct_time:
+    return time.localtime() if now is None else time.gmtime(now)
 
 
 def _refuse(message: str) -> Any:

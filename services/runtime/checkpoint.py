@@ -31,7 +31,8 @@ ADAPTER, OPTIMIZER, STATE = "adapter.safetensors", "optimizer.safetensors", "sta
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``state.json``: ``step`` steps are done, ``tokens`` real tokens read, in ``seconds`` of training.
 
-    ``micro`` tokens are computed at once (0: a whole step); ``watch`` is what the run remembers of its figures.
+    ``micro`` tokens are computed at once (0: a whole step); ``watch`` is what the run remembers of its figures. Pass
+    ``epoch`` over the data began after ``epoch_step`` steps: earlier ones need not be gone through to find the place.
     """
 
     step: int
@@ -40,6 +41,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, str] = {}
     micro: int = 0
     watch: Watch | None = None
+    epoch: int = 0
+    epoch_step: int = 0
 
 
 @dataclass(frozen=True)

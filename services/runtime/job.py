@@ -61,7 +61,7 @@ def prepare(spec: RunSpec, folder: Path, emitter: Emitter | Silent) -> Job:
     validation = evaluation.sample(store.read_rows(data, "val"), config.val_rows) if config.eval_steps else []
     model = loading.local_folder(spec.model)
     described = loading.read_config(model)
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(model, spec.created_at)
     examples = _examples(spec, info, tokenizer, emitter)
     world = World()
     where = loading.choose_device(config.device)

@@ -15,12 +15,17 @@ REPORT_S = 0.2  # metrics are told at most this often
 
 @dataclass
 class Progress:
-    """How far the run has come: ``seconds`` of training and ``tokens`` in all attempts; ``micro`` tokens at once."""
+    """How far the run has come: ``seconds`` of training and ``tokens`` in all attempts; ``micro`` tokens at once.
+
+    The last step was one of pass ``epoch`` over the data, which began after ``epoch_step`` steps.
+    """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
     micro: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
     watch: Watch = field(default_factory=Watch)
 
 

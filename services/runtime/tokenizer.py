@@ -21,8 +21,12 @@ class Tokenizer:
     says that it is one for encoders, which names no end of text; ``eos_id`` is then the token that closes one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises BadInput when ``folder`` has no usable tokenizer."""
+    def __init__(self, folder: Path, now: float | None = None) -> None:
+        """``now`` (Unix time) is the date that chat templates are told which ask for it; None: that of the moment.
+
+        Raises BadInput when ``folder`` has no usable tokenizer.
+        """
+        self._now = now
         self.folder = folder
         self._settings = _json(folder / "tokenizer_config.json")
         self._tokenizer = _backend(folder)
@@ -102,7 +106,7 @@ class Tokenizer:
         ``ask``: up to where the assistant speaks next. Raises BadInput when the template refuses ``messages``.
         """
         if self._template is None:
-            self._template = chat_template.Template(self.chat_template or chat_template.PLAIN)
+            self._template = chat_template.Template(self.chat_template or chat_template.PLAIN, self._now)
         words = {name: self._word(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         words["eos_token"] = words["eos_token"] or str(self._tokenizer.id_to_token(self.eos_id))
         return self._template.write(messages, ask=ask, words=words)

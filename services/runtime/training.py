@@ -170,12 +170,13 @@ def train(job: Job, plan: StepPlan) -> Progress:
     optimizer = _optimizer(job.learner, config.lr)
     progress = resume(job, optimizer, plan)
     meter = Meter(progress)
-    for epoch, batch in job.order.batches(progress.step):
+    for reached, first, batch in job.order.batches(progress.step, progress.epoch, progress.epoch_step):
         if progress.step >= plan.steps or _enough(job, progress):
             break
         lr = schedule.rate(config, progress.step, plan.steps)
         loss, grad_norm = take_step(job, optimizer, batch, progress, lr)
         meter.count(batch)
+        progress.epoch, progress.epoch_step = batch.epoch, first
         if meter.due() or progress.step == plan.steps:
             emitter.metric(
                 progress.step,
@@ -185,7 +186,7 @@ def train(job: Job, plan: StepPlan) -> Progress:
                 grad_norm=grad_norm,
                 tokens_s=meter.tokens_s,
                 tokens=progress.tokens,
-                epoch=epoch,
+                epoch=reached,
                 eta_s=meter.seconds_left(plan.steps),
             )
         if config.eval_steps and progress.step % config.eval_steps == 0:
@@ -355,7 +356,8 @@ def resume(job: Job, optimizer: torch.optim.Optimizer, plan: StepPlan) -> Progre
     checkpoint.restore_optimizer(optimizer, found.optimizer)
     job.emitter.log("info", f"Going on after step {found.state.step}.")
     state = found.state
-    return Progress(state.step, state.tokens, state.seconds, state.micro, state.watch or fresh.watch)
+    watch = state.watch or fresh.watch
+    return Progress(state.step, state.tokens, state.seconds, state.micro, state.epoch, state.epoch_step, watch)
 
 
 def save(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
@@ -363,7 +365,13 @@ def save(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> None
     if not (job.world.first or job.sharded):
         return
     state = checkpoint.State(
-        progress.step, progress.tokens, progress.seconds, micro=progress.micro, watch=progress.watch
+        progress.step,
+        progress.tokens,
+        progress.seconds,
+        micro=progress.micro,
+        watch=progress.watch,
+        epoch=progress.epoch,
+        epoch_step=progress.epoch_step,
     )
     tensors, trained = checkpoint.optimizer_tensors(optimizer), job.learner.state()
     if not job.world.first:

@@ -32,9 +32,9 @@ from services.storage.earlier import Earlier
 from services.storage.pool import Batch, Pool, processors
 from services.storage.reader import KEPT_LARGE, Reader
 from services.storage.tree import LargeFile, Part, Tree, join
-from services.storage.turns import short_turns
 from services.storage.types import Folder, Scan
 from services.storage.walk import Opener
+from services.turns import short_turns
 
 FIRST_PARTIAL = 0.1
 PARTIAL_EVERY = 0.2

@@ -52,6 +52,12 @@ def _end_runs(workspace: Workspace) -> Iterator[None]:
                 time.sleep(0.02)
 
 
+@pytest.fixture(autouse=True)
+def _nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The panel does nothing about runs by itself here (test_run_keeper.py has that)."""
+    monkeypatch.setattr("hybrid_tui.run_keeper.BEFORE_FIRST", 3600.0)
+
+
 @pytest.fixture
 def live_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervised trainer finds the packages of this checkout."""
@@ -94,7 +100,8 @@ async def test_a_finished_run_shows_its_curve_results_and_log(app: HybridApp, wo
     runs.write(workspace, "20261123-1405-k3v9", runs.history())
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await training(pilot)
-        shown = await until_text(pilot, "macro-F1")
+        await until_text(pilot, "macro-F1")
+        shown = await until_text(pilot, "step 400: validation loss")  # the log is drawn last
         for text in ("✓ succeeded", "k3v9", "400/400", "85.8 % of 600", "481 tokens/s", "step-000400", "● train 0.2"):
             assert text in shown
         assert "■ validation" in shown
@@ -128,7 +135,7 @@ async def test_a_damaged_line_is_named_and_the_rest_is_drawn(app: HybridApp, wor
 
 @pytest.mark.usefixtures("live_path")
 async def test_follows_a_live_run_to_its_end(app: HybridApp, workspace: Workspace) -> None:
-    runs.submit(workspace, "steps=60", "pause=0.02")
+    runs.submit(workspace, "steps=200", "pause=0.02")
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         screen = await training(pilot)
         await until_text(pilot, "▶ running")
@@ -139,7 +146,7 @@ async def test_follows_a_live_run_to_its_end(app: HybridApp, workspace: Workspac
         await until(pilot, lambda: len(feed.curves["loss"]) > seen)
         await until_text(pilot, "✓ succeeded", seconds=20)
         assert "75.0 %" in await until_text(pilot, "macro-F1")
-        assert list(feed.curves["loss"].xs) == [x for x in range(1, 61) if x != 3]  # step 3 reports no number
+        assert list(feed.curves["loss"].xs) == [x for x in range(1, 201) if x != 3]  # step 3 reports no number
 
 
 @pytest.mark.usefixtures("live_path")

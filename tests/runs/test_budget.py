@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from services.runs import actions, events, local, spec, view
 from services.runs.remote import Remote, read_remote, write_remote
 from services.runs.targets import NAMES, target
 from services.runs.train import StartParams
-from services.runs.types import Event, RunSpec
+from services.runs.types import Event, RunSpec, RunView
 from services.workspace import Workspace
 from tests.runs.conftest import ended, until
 
@@ -28,8 +31,6 @@ emit = Emitter()
 
 
 def agent(code: str) -> tuple[str, ...]:
-    import sys
-
     return (sys.executable, "-P", "-c", COUNTER % code)
 
 
@@ -104,7 +105,7 @@ async def test_a_run_whose_agent_died_keeps_its_phase_and_is_followed_again(ctx:
         local.delete(unattached)
     with pytest.raises(Exception, match="Nothing here follows"):
         await actions.watch(ctx, actions.RunParams())
-    again = await actions.reattach(ctx, actions.NoParams())
+    again = await actions.reattach(ctx, actions.ReattachParams())
     assert isinstance(again, actions.Runs)
     assert [run.id for run in again.runs] == [unattached.name]
     until(lambda: view.read(unattached).phase == "running" and view.read(unattached).link == "live")
@@ -112,6 +113,57 @@ async def test_a_run_whose_agent_died_keeps_its_phase_and_is_followed_again(ctx:
         await actions.consent(ctx, actions.RunParams())
     (unattached / "control" / "go").touch()
     assert ended(unattached).phase == "succeeded"
+
+
+async def test_of_many_who_reattach_at_once_one_follows(ctx: Context, unattached: Path) -> None:
+    """Two panels, and more: each looks, then follows, and is content when another was first."""
+    found = await asyncio.gather(*(actions.reattach(ctx, actions.ReattachParams(unattached.name)) for _ in range(8)))
+    assert all(isinstance(one, actions.Runs) for one in found)
+    assert view.newest_attempt(unattached) == 2
+    (unattached / "control" / "go").touch()
+    assert ended(unattached).attempt == 2
+
+
+def test_who_looked_before_another_resumed_makes_no_attempt_of_its_own(
+    unattached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of events that a race would need, made sure: the other comes between looking and making."""
+    look = local.read
+
+    def slow(run_dir: Path) -> RunView:
+        seen = look(run_dir)
+        if threading.current_thread() is threading.main_thread() and view.newest_attempt(run_dir) == 1:
+            other = threading.Thread(target=local.resume, args=(run_dir,), kwargs={"follow_only": True})
+            other.start()
+            other.join()
+        return seen
+
+    monkeypatch.setattr(local, "read", slow)
+    with pytest.raises(Refused, match="resumed by somebody else"):
+        local.resume(unattached, follow_only=True)
+    assert view.newest_attempt(unattached) == 2
+    (unattached / "control" / "go").touch()
+    assert ended(unattached).phase == "succeeded"
+
+
+def test_the_supervisor_of_a_run_elsewhere_keeps_the_months_ceiling_without_any_panel(
+    workspace: Workspace, make_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    (workspace.root / "hybrid.toml").write_text("[costs]\nmonth = { units = 2 }\n")
+    code = (
+        'import time; emit.phase("running"); emit.cost(9.0, of="vm", units=2.5); until = time.monotonic() + 30\n'
+        "while not emit.cancelled() and time.monotonic() < until: time.sleep(0.05)\n"
+        "sys.exit(130 if emit.cancelled() else 0)"
+    )
+    run = make_spec(command=agent(code))
+    command = (sys.executable, "-m", "services.runs.ceilings", str(workspace.root), str(workspace.runs / run.id))
+    run_dir = local.submit(
+        workspace, msgspec.structs.replace(run, target="colab", remote=("python", "x"), ceilings=command)
+    )
+    seen = ended(run_dir)
+    assert seen.phase == "over-budget"
+    assert seen.reason.startswith("This month's runs have cost 2.50 units of the 2 allowed.")
 
 
 def test_cancelling_such_a_run_reattaches_it_first(unattached: Path) -> None:

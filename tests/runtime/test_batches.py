@@ -92,6 +92,29 @@ def test_going_on_at_a_step_gives_the_batches_of_an_uninterrupted_run(
     order = Order(tuple(some(lengths)), seed, 4, 64)
     whole = list(itertools.islice(order.batches(), start + 5))
     assert list(itertools.islice(order.batches(start), 5)) == whole[start:]
+    if start:  # from what a checkpoint knows of the step before
+        _, first, batch = whole[start - 1]
+        assert list(itertools.islice(order.batches(start, batch.epoch, first), 5)) == whole[start:]
+
+
+def test_a_long_plan_makes_few_passes_and_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    one = Order.epoch
+
+    def counted(self: Order, number: int) -> list[batches.Batch]:
+        made.append(number)
+        return one(self, number)
+
+    monkeypatch.setattr(Order, "epoch", counted)
+    rows = Order(tuple(some([2 + i % 9 for i in range(103)])), 3, 4, 64)
+    assert rows.steps(10_000.5, 10**9) == 10_000 * 26 + 13 and not made
+    tokens = Order(tuple(some([2 + i * 7 % 50 for i in range(103)])), 3, 4, 64)
+    found = tokens.steps(10_000, 10**9)
+    assert len(made) == batches.LOOKED
+    passes = [len(one(tokens, number)) for number in range(100)]
+    assert len(set(passes)) > 1 and found == pytest.approx(100 * sum(passes), rel=0.01)
+    assert tokens.steps(12, 10**9) == sum(passes[:12])
+    assert tokens.steps(1e9, 500) == 500
 
 
 def test_epochs_differ_and_fractions_count(tokenizer: Tokenizer) -> None:
@@ -99,7 +122,7 @@ def test_epochs_differ_and_fractions_count(tokenizer: Tokenizer) -> None:
     assert [b.examples for b in order.epoch(0)] != [b.examples for b in order.epoch(1)]
     assert [order.steps(epochs, 1000) for epochs in (1, 0.5, 2.1, 0.0001)] == [25, 13, 53, 1]
     assert order.steps(1e9, 60) == 60
-    reached = [epoch for epoch, _ in itertools.islice(order.batches(), 50)]
+    reached = [epoch for epoch, _, _ in itertools.islice(order.batches(), 50)]
     assert reached[24] == 1 and reached[49] == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("tokenizers")
 
 from services.data import chat, prompts
-from services.data.types import Turn
+from services.data.types import Row, Turn
 from services.inference.types import Message, Subject
 from services.runtime import batches, conversations
 from services.runtime.batches import Example
@@ -204,3 +205,29 @@ def test_both_learners_learn_the_same_tokens(tmp_path: Path) -> None:
         with torch.no_grad():
             sums.append(float(learner.loss([example, example], training=False)))
     assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+
+
+DATED = "{{ strftime_now('%d %B %Y, %H') }}\n" + tiny_model.CHAT
+
+
+def test_a_date_in_the_template_is_that_of_the_runs_start_however_late_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "m", DATED)
+    started = 1_795_000_000.0  # 18 November 2026, 11:06 UTC
+    rows = [Row("", "pending: 3 days", messages=TALK)]
+
+    def encoded() -> list[Example]:
+        words = Tokenizer(tmp_path / "m", started)
+        return batches.encode(words, prompts.GENERATE, rows, classify=False, max_length=200)[0]
+
+    first = encoded()
+    assert "18 November 2026, 11" in Tokenizer(tmp_path / "m").decode(first[0].ids)
+    for later, zone in ((started + 86_400 * 3, "UTC"), (started + 1, "Pacific/Auckland")):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        monkeypatch.setattr(time, "time", lambda later=later: later)
+        assert encoded() == first
+    monkeypatch.undo()
+    time.tzset()
+    assert time.strftime("%d %B %Y") in Tokenizer(tmp_path / "m").chat([{"role": "user", "content": "hi"}])

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from services.errors import BadInput
 from services.storage import paths
 from services.storage.scanner import Scanner
-from services.storage.turns import INTERVAL
 from services.storage.types import Scan
 from services.storage.walk import MAX_OPEN
+from services.turns import INTERVAL
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else or to mount")
 

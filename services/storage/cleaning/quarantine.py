@@ -20,7 +20,7 @@ from services.storage.cleaning import moving, tree
 from services.storage.cleaning.records import Dir, Row, StoredPlan, Target, same
 from services.storage.pool import processors
 from services.storage.reclaim import Held
-from services.storage.turns import short_turns
+from services.turns import short_turns
 
 Foreign = dict[tuple[int, str], str]
 """Entries that don't go, and why: the folder's place in the target's list (-1: the target itself), and the name."""

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 INTERVAL = 0.0003
 """Seconds after which a thread that waits for the interpreter gets it. Python's own 5 ms are as long as an event loop
-is late then: a scan lets go of the interpreter at every system call, but takes it again before another thread wakes."""
+is late then, each time it waits: a scan lets go of the interpreter at every system call, but takes it again before
+another thread wakes; and who reads a long history computes all the time."""
 
 _lock = threading.Lock()
 _users = 0
