@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -60,13 +61,15 @@ def environment() -> Path:
         ready = folder / "ready"
         if not ready.exists() or ready.read_text() != recipe:
             ready.unlink(missing_ok=True)
-            _make(python, folder / "venv")
+            if why := _make(python, folder / "venv"):
+                pytest.skip(f"the Colab command line can't be installed: {why}")
             ready.write_text(recipe)
     return folder / "venv/bin/python"
 
 
-def _make(python: str, venv: Path) -> None:
-    """Takes half a minute: skips the test where there is no index to install from."""
+@functools.cache
+def _make(python: str, venv: Path) -> str:
+    """Takes half a minute. Why it can't be made, "" when it is; asked once, or each test would wait for an index."""
     shutil.rmtree(venv, ignore_errors=True)
     subprocess.run([python, "-m", "venv", str(venv)], check=True)
     pip = [str(venv / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
@@ -74,8 +77,9 @@ def _make(python: str, venv: Path) -> None:
     done = subprocess.run([*pip, "install", "-q", *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(venv, ignore_errors=True)
-        pytest.skip(f"the Colab command line can't be installed: {done.stderr.strip().splitlines()[-1:]}")
+        return (done.stderr.strip() or "pip said nothing").splitlines()[-1]
     subprocess.run([*pip, "uninstall", "-q", "-y", *SLOW], check=True)
+    return ""
 
 
 class Bed:
