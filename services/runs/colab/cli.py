@@ -292,9 +292,13 @@ def _tie() -> Callable[[], object] | None:
 _KINDS: tuple[tuple[str, type[CliError], str], ...] = (
     (r"Backend rejected accelerator", Denied, "Your account may not have it; [colab] fallbacks names what to take."),
     (r"Allocation refused", TooMany, "train.sessions shows the machines of the account; train.release frees one."),
-    (r"invalid_grant|RefreshError|authorization code|EOFError|Unauthorized|401", SignIn, "Sign in again: colab usage"),
+    (
+        r"invalid_grant|RefreshError|authorization code|EOFError|Unauthorized|\b401\b",
+        SignIn,
+        "Sign in again: colab usage",
+    ),
     (r"Session '[^']*' not found|appears to be lost", Gone, ""),
-    (r"File or directory not found|404", Missing, ""),
+    (r"File or directory not found|\b404\b", Missing, ""),
     (r"\b(429|500|502|503|504)\b|Service Unavailable|Gateway|Max retries|Connection|Timeout|timed out", Busy, ""),
 )
 

@@ -95,6 +95,16 @@ async def test_what_colab_answers_is_told_apart(bed: Bed, maker: Callable[..., M
     assert not bed.machines()
 
 
+async def test_figures_within_an_address_are_no_status(tmp_path: Path) -> None:
+    program = tmp_path / "colab"
+    program.write_text(
+        "#!/bin/sh\necho 'POST http://127.0.0.1:40401/assign?nbh=92ccc948_4b2e_4045_a401_e2f2: Service Unavailable.'\nexit 1\n"
+    )
+    program.chmod(0o755)
+    with pytest.raises(Busy, match="Service Unavailable"):
+        await Cli(str(program)).new("x", "none")
+
+
 async def test_an_answer_is_taken_when_it_is_printed_and_its_lack_is_told(bed: Bed) -> None:
     cli = Cli(bed.cli)
     await cli.new("x", "none")
