@@ -97,9 +97,8 @@ async def test_what_colab_answers_is_told_apart(bed: Bed, maker: Callable[..., M
 
 async def test_figures_within_an_address_are_no_status(tmp_path: Path) -> None:
     program = tmp_path / "colab"
-    program.write_text(
-        "#!/bin/sh\necho 'POST http://127.0.0.1:40401/assign?nbh=92ccc948_4b2e_4045_a401_e2f2: Service Unavailable.'\nexit 1\n"
-    )
+    said = "POST http://127.0.0.1:40401/assign?nbh=92ccc948_4b2e_4045_a401_e2f2: Service Unavailable."
+    program.write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
     program.chmod(0o755)
     with pytest.raises(Busy, match="Service Unavailable"):
         await Cli(str(program)).new("x", "none")
