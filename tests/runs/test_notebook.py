@@ -26,8 +26,8 @@ from services.errors import BadInput
 from services.runs import actions as run_actions
 from services.runs import events, local, spec, view
 from services.runs.emit import Emitter
+from services.runs.feed import Feed, Passed
 from services.runs.notebook import actions, cells, layout, link
-from services.runs.notebook.feed import Feed
 from services.runs.notebook.target import TARGET
 from services.runs.remote import read_remote
 from services.runs.train import StartParams
@@ -317,7 +317,7 @@ def test_events_in_any_order_are_handed_on_once(tmp_path: Path, monkeypatch: pyt
     @hypothesis.given(st.lists(st.lists(st.sampled_from(every), max_size=6), max_size=8), st.integers(0, 11))
     def check(batches: list[list[dict[str, Any]]], have: int) -> None:
         heard = Heard()
-        feed = Feed(heard, 1, have)
+        feed = Feed(heard, 1, Passed(have))
         for batch in [*batches, every]:
             feed.take(batch)
         assert heard.lines == [f"1:{n}" for n in range(have + 1, 12)]

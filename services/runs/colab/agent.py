@@ -19,8 +19,10 @@ from services.errors import HybridError
 from services.runs import spec as specs
 from services.runs.colab import cell
 from services.runs.colab import cli as clis
-from services.runs.colab.follow import Follower, Lost, NotStarted
-from services.runs.colab.machine import Cancelled, Maker, OverBudget, last_checkpoint
+from services.runs.colab.ends import Cancelled, Lost, NotStarted, OverBudget, Vanished, check_machine
+from services.runs.colab.equip import last_checkpoint
+from services.runs.colab.follow import Follower
+from services.runs.colab.machine import Maker
 from services.runs.colab.meter import Meter
 from services.runs.emit import EXIT_CANCELLED, Emitter
 from services.runs.remote import Remote, read_remote
@@ -101,7 +103,7 @@ class Agent:
         except clis.Gone as error:
             raise Lost(str(error)) from None
         except clis.Busy as error:
-            await follower.check_machine(str(error))
+            await check_machine(self.cli, remote, str(error))
             raise
         finally:
             if stream is not None:
@@ -145,10 +147,6 @@ class Agent:
             )
         self.renewals -= 1
         self.emit.log("warning", f"Colab took the machine away; going on from {on} on a new one.")
-
-
-class Vanished(HybridError):
-    """The machine is gone and no new one may be had by ourselves."""
 
 
 def main(arguments: list[str]) -> int:

@@ -25,6 +25,8 @@ from services.settings import Colab
 INSTALL = "It needs Python 3.12: uv tool install --python 3.12 google-colab-cli (or pipx), then sign in: colab usage."
 CALL_S = 180.0  # a call that should take seconds
 NEW_S = 900.0  # allocations may queue, and the program itself repeats them
+_LEAVE_S = 60.0  # for a child that has nothing to do any more
+_PIPE = asyncio.subprocess.PIPE
 
 
 class CliError(HybridError):
@@ -80,8 +82,8 @@ class Said(msgspec.Struct, frozen=True):
 
     @property
     def lines(self) -> list[str]:
-        """What it printed, without empty lines and the frames of a trace (whose numbers mean nothing)."""
-        lines = [line.strip() for line in f"{self.out}\n{self.err}".splitlines()]
+        """What it printed, without colours, empty lines and the frames of a trace (whose numbers mean nothing)."""
+        lines = [_COLOUR.sub("", line).strip() for line in f"{self.out}\n{self.err}".splitlines()]
         return [line.removeprefix("[colab] ") for line in lines if line and line[0] not in "│╭╰"]
 
     @property
@@ -90,6 +92,7 @@ class Said(msgspec.Struct, frozen=True):
         return self.lines[-1] if self.lines else ""
 
 
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _LINE = re.compile(r"^\[(?P<name>[^\]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<hardware>\S+)", re.MULTILINE)
 _FIGURE = {
     "balance": re.compile(r"Current balance: ([\d.]+)"),
@@ -117,6 +120,7 @@ class Cli:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._leaving: dict[asyncio.subprocess.Process, asyncio.Task[None]] = {}
 
     async def usage(self) -> Usage:
         """The account's compute units."""
@@ -181,60 +185,102 @@ class Cli:
             raise _error("The packages can't be installed there", said)
         return f"{said.out}\n{said.err}"
 
-    async def execute(self, session: str, code: str, seconds: float = CALL_S) -> Said:
-        """Run ``code`` as a cell and wait for it; its exit code tells nothing of the cell."""
-        said = await self._call("exec", "-s", session, "--timeout", str(int(seconds)), stdin=code, seconds=seconds + 30)
+    async def execute(self, session: str, code: str, mark: str, seconds: float = CALL_S) -> str:
+        """Run ``code`` as a cell; what follows ``mark`` at the beginning of a line that it prints, as soon as it does.
+
+        Raises CliError when there is no such line: the exit code tells nothing of the cell.
+        """
+        child = await self._begin(
+            "exec", "-s", session, "--timeout", str(int(seconds)), stdin=_PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        assert child.stdin is not None and child.stdout is not None
+        printed = b""
+        try:
+            async with asyncio.timeout(seconds + 30):
+                child.stdin.write(code.encode())
+                child.stdin.close()
+                async for line in child.stdout:
+                    if line.startswith(mark.encode()):
+                        self.leave(child)
+                        return line.decode("utf-8", "replace").removeprefix(mark)
+                    printed += line
+                await child.wait()
+        except TimeoutError:
+            raise Busy(f"colab exec did not answer within {seconds + 30:.0f} s.") from None
+        finally:
+            if child not in self._leaving:
+                await _end(child)
+        said = Said(child.returncode or 0, printed.decode("utf-8", "replace"), "")
         if said.code:
             raise _error("Nothing can be run on the machine", said)
-        return said
+        raise CliError(f"The machine did not answer: {said.last[:300] or 'nothing was printed'}.")
 
     async def start(self, session: str, cell: Path) -> asyncio.subprocess.Process:
         """Run the file ``cell`` as a cell; the child's stdout is what it prints. Killing it doesn't stop the cell."""
-        return await asyncio.create_subprocess_exec(
-            self.path, "exec", "-s", session, "-f", str(cell), "--timeout", "9999999",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True, preexec_fn=_tie(), env=_environment(), limit=1 << 24,
-        )  # fmt: skip
+        return await self._begin(
+            "exec", "-s", session, "-f", str(cell), "--timeout", "9999999", stderr=asyncio.subprocess.STDOUT
+        )
 
     async def mount(self, session: str) -> asyncio.subprocess.Process:
         """Start mounting Google Drive at /content/drive; it may print a link and wait for a line on its stdin."""
-        return await asyncio.create_subprocess_exec(
-            self.path, "drivemount", "-s", session,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True, preexec_fn=_tie(), env=_environment(),
-        )  # fmt: skip
+        return await self._begin("drivemount", "-s", session, stdin=_PIPE, stderr=asyncio.subprocess.STDOUT)
 
-    async def _call(self, *words: str, stdin: str | None = None, seconds: float = CALL_S) -> Said:
+    def leave(self, child: asyncio.subprocess.Process) -> None:
+        """Let a child that has said all we need end by itself.
+
+        Once a cell has ended the program may wait 10 s for a thread of its own before it exits, while the machine
+        bills. It isn't killed at once, because it may be writing what it knows of its sessions.
+        """
+
+        async def end() -> None:
+            try:
+                await asyncio.wait_for(child.communicate(), _LEAVE_S)
+            except TimeoutError:
+                pass
+            finally:  # also when this program ends meanwhile
+                await _end(child)
+
+        self._leaving[child] = task = asyncio.ensure_future(end())
+        task.add_done_callback(lambda _: self._leaving.pop(child, None))
+
+    async def _call(self, *words: str, seconds: float = CALL_S) -> Said:
+        child = await self._begin(*words, stderr=_PIPE)
         try:
-            child = await asyncio.create_subprocess_exec(
-                self.path, *words, start_new_session=True, preexec_fn=_tie(), env=_environment(),
-                stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-        except OSError as error:
-            raise BadInput(f"{self.path} can't be run ({error.strerror}).", hint=INSTALL) from None
-        try:
-            sent = None if stdin is None else stdin.encode()
-            out, err = await asyncio.wait_for(child.communicate(sent), seconds)
+            out, err = await asyncio.wait_for(child.communicate(), seconds)
         except TimeoutError:
             raise Busy(f"colab {words[0]} did not answer within {seconds:.0f} s.") from None
         finally:
-            if child.returncode is None:
-                kill(child)
-                await child.wait()
+            await _end(child)
         return Said(child.returncode or 0, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+    async def _begin(
+        self, *words: str, stderr: int, stdin: int = asyncio.subprocess.DEVNULL
+    ) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                self.path, *words, stdin=stdin, stdout=_PIPE, stderr=stderr, start_new_session=True,
+                preexec_fn=_tie(), env=_environment(), limit=1 << 24,
+            )  # fmt: skip
+        except OSError as error:
+            raise BadInput(f"{self.path} can't be run ({error.strerror}).", hint=INSTALL) from None
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what is meant for our own Python, and so that no line is wrapped or coloured."""
+    """Ours, without what is meant for our own Python, and so that no line is wrapped, coloured or kept back."""
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    return {**kept, "COLUMNS": "2000", "NO_COLOR": "1", "TERM": "dumb"}
+    return {**kept, "COLUMNS": "2000", "NO_COLOR": "1", "TERM": "dumb", "PYTHONUNBUFFERED": "1"}
 
 
 def kill(child: asyncio.subprocess.Process) -> None:
     """End a child with all that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is None:
+        kill(child)
+        await child.wait()
 
 
 def _tie() -> Callable[[], object] | None:
@@ -246,9 +292,13 @@ def _tie() -> Callable[[], object] | None:
 _KINDS: tuple[tuple[str, type[CliError], str], ...] = (
     (r"Backend rejected accelerator", Denied, "Your account may not have it; [colab] fallbacks names what to take."),
     (r"Allocation refused", TooMany, "train.sessions shows the machines of the account; train.release frees one."),
-    (r"invalid_grant|RefreshError|authorization code|EOFError|Unauthorized|401", SignIn, "Sign in again: colab usage"),
+    (
+        r"invalid_grant|RefreshError|authorization code|EOFError|Unauthorized|\b401\b",
+        SignIn,
+        "Sign in again: colab usage",
+    ),
     (r"Session '[^']*' not found|appears to be lost", Gone, ""),
-    (r"File or directory not found|404", Missing, ""),
+    (r"File or directory not found|\b404\b", Missing, ""),
     (r"\b(429|500|502|503|504)\b|Service Unavailable|Gateway|Max retries|Connection|Timeout|timed out", Busy, ""),
 )
 

@@ -1,38 +1,28 @@
-"""Following a run on its machine: its events, log and files come here, requests go there."""
+"""Following a run on its machine: its events and log come here, requests go there."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from services.errors import HybridError
-from services.runs.colab import cell, parcel
+from services.runs.colab import budget, cell
 from services.runs.colab.cli import Cli, CliError, Gone, Missing, SignIn
 from services.runs.colab.driver import MARK
-from services.runs.colab.feed import Feed, passed_on
-from services.runs.colab.machine import last_checkpoint, spent_elsewhere
+from services.runs.colab.ends import Lost, NotStarted, check_machine
+from services.runs.colab.fetching import Fetcher
 from services.runs.colab.meter import Meter
 from services.runs.emit import Emitter
+from services.runs.feed import NOTHING_YET, Feed, passed_on
 from services.runs.remote import Remote
 from services.runs.types import RunSpec
 
 _POLL_S = 10.0  # without a stream
 _SILENT_BEATS = 3  # a stream silent for so many heartbeats is not believed any more
 _COST_S = 60.0
-_FETCH_FAILURES = 20
 _ABSENT_POLLS = 4  # a driver that has not shown itself after so many looks is not there
-
-
-class Lost(Exception):
-    """The machine is gone; str says how it was noticed."""
-
-
-class NotStarted(Exception):
-    """The machine is there, but nothing of the run goes on there; str says why, if that is known."""
 
 
 class Follower:
@@ -43,17 +33,16 @@ class Follower:
     ) -> None:  # fmt: skip
         self.run_dir, self.spec, self.cli, self.emit, self.remote, self.meter = run_dir, spec, cli, emit, remote, meter
         self.there = cell.folder(spec.id).lstrip("/")
-        self.feed = Feed(emit, remote.number, *passed_on(run_dir, remote.number))
-        self.units_before = spent_elsewhere(run_dir, remote.name)[1]
+        self.feed = Feed(emit, remote.number, passed_on(run_dir).get(remote.number, NOTHING_YET))
+        self.units_before = budget.spent_elsewhere(run_dir, remote.name)[1]
         self.poll_s = float(spec.options.get("poll_s", _POLL_S))
         self.beat_s = float(spec.options.get("beat_s", 10.0))
-        self.parcels: dict[str, dict[str, Any]] = {}
-        self.fetched: set[str] = set()
+        self.fetcher = Fetcher(run_dir, spec, cli, emit, remote)
         self.log_at = -1
         self.end: dict[str, Any] | None = None
         self.fault = ""
         self.started = False
-        self.absent = self.failures = 0
+        self.absent = 0
         self.heard_at = time.monotonic()
         self.polled_at = self.cost_at = float("-inf")
         self.cancelled = False
@@ -71,7 +60,7 @@ class Follower:
                 silent = time.monotonic() - self.heard_at > _SILENT_BEATS * self.beat_s
                 self._say_link("" if live and not silent else "polling")
                 await self._pass_requests()
-                if self.feed.gap or ((not live or silent) and time.monotonic() - self.polled_at > self.poll_s):
+                if self.feed.missing or ((not live or silent) and time.monotonic() - self.polled_at > self.poll_s):
                     await self._poll(expected=not live)
                 if time.monotonic() - self.cost_at > _COST_S:
                     await self.tell_cost()
@@ -80,9 +69,9 @@ class Follower:
                     fetching = None
                 if self.fault:
                     raise NotStarted(self.fault)
-                name = self._next_parcel()
+                name = self.fetcher.next_parcel()
                 if fetching is None and name:
-                    fetching = asyncio.ensure_future(self._fetch(name))
+                    fetching = asyncio.ensure_future(self.fetcher.fetch(name))
                 elif fetching is None and self.end is not None and self.feed.end is not None:
                     return self.end
                 await asyncio.sleep(0.1)
@@ -121,12 +110,12 @@ class Follower:
             return
         self.started, self.absent = True, 0
         self.feed.take(news.get("events") or ())
-        if int(news.get("seq") or 0) > self.feed.have and not self.feed.gap:
+        if int(news.get("seq") or 0) > self.feed.have and not self.feed.missing:
             self.polled_at = float("-inf")  # a line was lost
             self.heard_at = float("-inf")
         self._take_log(news.get("log") or {})
-        self.parcels = news.get("parcels", self.parcels)
         self.end = news.get("end") or self.end
+        self.fetcher.told(news.get("parcels"), ended=self.end is not None)
 
     def _take_log(self, log: dict[str, Any]) -> None:
         """Print what the trainer there printed, for log.txt here; what the stream lost may be missing."""
@@ -158,24 +147,14 @@ class Follower:
         except SignIn as error:
             self.emit.log("warning", f"{error} The run goes on there. {error.hint}")
         except CliError as error:
-            await self.check_machine(str(error))
+            await check_machine(self.cli, self.remote, str(error))
 
     async def _fetch_events(self, last: str) -> None:
         for number in range(1, int(last[7:-6]) + 1):
             lines = (await self._read(f"events-{number:06d}.jsonl")).splitlines()
             self.feed.take(event for line in lines if (event := _object(line)))
-        if self.feed.gap:
-            lost = self.feed.skip_to(self.feed.next_early)
-            self.emit.log("warning", f"{lost} events are missing in the machine's files too.")
-
-    async def check_machine(self, why: str) -> None:
-        """Raises Lost when the account has the machine no more; when it can't be asked, that is for later."""
-        try:
-            listed = await self.cli.sessions()
-        except CliError:
-            return
-        if all(session.endpoint != self.remote.data.get("endpoint") for session in listed):
-            raise Lost(why)
+        if self.feed.missing:
+            self.emit.log("warning", f"{self.feed.give_up()} events are missing in the machine's files too.")
 
     async def _read(self, name: str) -> str:
         local = self.run_dir / ".fetched"
@@ -199,7 +178,7 @@ class Follower:
                 await self.cli.upload(self.remote.name, empty, f"{self.there}/control/{name}")
                 self.cancelled |= name == "cancel"
             except CliError as error:
-                await self.check_machine(str(error))
+                await check_machine(self.cli, self.remote, str(error))
                 self.emit.log("warning", f"The request '{name}' did not arrive: {error}")
                 await asyncio.sleep(1.0)
             finally:
@@ -216,86 +195,6 @@ class Follower:
             await self.meter.ask(self.cli)
         told = self.meter.told(self.remote.name)
         self.emit.cost(told.pop("seconds"), **told)
-
-    def _next_parcel(self) -> str:
-        """The parcel to fetch now, "" when all is here.
-
-        The result first. While the run goes on, the oldest checkpoint: the machine keeps that one until it hears that
-        it arrived, and newer ones only until there are still newer ones. At the end, the newest.
-        """
-        waiting = [name for name in self.parcels if name not in self.fetched]
-        if "output" in waiting:
-            return "output"
-        return "" if not waiting else waiting[-1 if self.end is not None else 0]
-
-    async def _fetch(self, name: str) -> None:
-        """Bring a parcel here, verified, whole or not at all; and say so when it is a checkpoint."""
-        told = self.parcels[name]
-        folder = self.run_dir / ".incoming" / name
-        if told["kind"] == "checkpoint" and self._has_newer(int(told["step"])):
-            await self._acknowledge(name)
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for part in told["parts"]:
-                there = f"{self.there}/outbox/{name}/{part['name']}"
-                await self.cli.download(self.remote.name, there, folder / part["name"])
-            await asyncio.to_thread(self._place, folder, told)
-        except (parcel.Damaged, CliError) as error:
-            if isinstance(error, Missing) and told["kind"] == "checkpoint":
-                self.fetched.add(name)  # thinned out meanwhile: a newer one is told already, or soon
-                return
-            await self.check_machine(str(error))
-            self.failures += 1
-            if self.failures > _FETCH_FAILURES:
-                raise HybridError(f"{name} can't be fetched whole from the machine: {error}.") from None
-            self.emit.log("warning", f"{name} did not arrive whole, it is fetched again: {error}")
-            await asyncio.sleep(1.0)
-            return
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, True)
-        if told["kind"] == "checkpoint":
-            self.emit.ckpt(f"checkpoints/{name}", int(told["step"]), int(told["bytes"] or 0), str(told["sha256"] or ""))
-            await asyncio.to_thread(self._thin_out)
-            await self._acknowledge(name)
-        else:
-            self.fetched.add(name)
-            self.emit.log("info", f"The adapter is here: {len(told['files'])} files, checksums verified.")
-
-    def _has_newer(self, step: int) -> bool:
-        last = last_checkpoint(self.run_dir)
-        return last is not None and int(last.name[5:]) >= step
-
-    async def _acknowledge(self, name: str) -> None:
-        """Tell the machine that a checkpoint is here, so that it makes room for the next."""
-        if self.end is not None:
-            self.fetched |= {other for other, told in self.parcels.items() if told["kind"] == "checkpoint"}
-            return
-        self.fetched.add(name)
-        empty = self.run_dir / ".got"
-        empty.touch()
-        try:
-            await self.cli.upload(self.remote.name, empty, f"{self.there}/control/got-{name}")
-        except CliError as error:
-            await self.check_machine(str(error))
-            self.fetched.discard(name)  # it is told again
-            await asyncio.sleep(1.0)
-
-    def _place(self, folder: Path, told: dict[str, Any]) -> None:
-        unpacked = folder / "unpacked"
-        parcel.unpack(folder, told["parts"], unpacked)
-        made = unpacked / told["folder"]
-        if parcel.digest(made) != told["files"]:
-            raise parcel.Damaged("its files are not those that were packed")
-        place = self.run_dir / ("checkpoints" if told["kind"] == "checkpoint" else ".") / told["folder"]
-        place.parent.mkdir(exist_ok=True)
-        shutil.rmtree(place, ignore_errors=True)
-        made.rename(place)
-
-    def _thin_out(self) -> None:
-        steps = sorted(p for p in (self.run_dir / "checkpoints").glob("step-*") if p.name[5:].isdigit())
-        for old in steps[: -max(1, self.spec.config.keep_checkpoints)]:
-            shutil.rmtree(old, ignore_errors=True)
 
     def _say_link(self, link: str) -> None:
         if link != self.feed.link:

@@ -24,8 +24,8 @@ from services.drive.store import Store
 from services.errors import HybridError, StoreUnreachable
 from services.runs import spec as specs
 from services.runs.emit import EXIT_CANCELLED, Emitter
+from services.runs.feed import NOTHING_YET, Feed, Passed, passed_on
 from services.runs.notebook import layout, link, parcel
-from services.runs.notebook.feed import Feed, passed_on
 from services.runs.notebook.fetching import Fetcher
 from services.runs.remote import Remote, read_remote, write_remote
 from services.workspace import Workspace, open_workspace
@@ -100,8 +100,8 @@ class Agent:
             again = "run the notebook again" if self._ended() else "open the notebook and run all its cells"
             self.emit.phase("provisioning", f"waiting for you: {again}: {self.link}", link="polling")
 
-    def _follow(self, number: int, have: int = 0) -> None:
-        self.feed = Feed(self.emit, number, have, link="polling")
+    def _follow(self, number: int, passed: Passed = NOTHING_YET) -> None:
+        self.feed = Feed(self.emit, number, passed, link="polling", costs=True)
         self.heard, self.gap_polls = time.monotonic(), 0
         self.remote = msgspec.structs.replace(self.remote, number=number, machine="a notebook of yours")
         self._note(live=True)

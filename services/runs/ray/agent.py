@@ -22,7 +22,7 @@ from services.errors import HybridError
 from services.runs import spec as specs
 from services.runs.emit import EXIT_CANCELLED, Emitter
 from services.runs.events import Follower
-from services.runs.notebook.feed import Feed, passed_on
+from services.runs.feed import NOTHING_YET, Feed, passed_on
 from services.runs.ray import api, parcel
 from services.runs.ray.bringing import Bringer
 from services.runs.ray.head import MARK
@@ -47,7 +47,7 @@ class Agent:
         number = known.number + (not again) if known is not None else 1
         self.remote = known if known is not None and again else Remote("ray", f"{self.spec.id}-n{number}", True, number)
         self.again = again
-        self.feed = Feed(emit, number, passed_on(run_dir).get(number, 0), costs=False)
+        self.feed = Feed(emit, number, passed_on(run_dir).get(number, NOTHING_YET))
         self.told = {str(e.data.get("of")) for e in Follower(run_dir).all() if e.ev == "ckpt"}
         self.brought = max(
             (int(name.split("step-")[1].split("-")[0]) for name in self.told if name.endswith(f"-n{number}")), default=0

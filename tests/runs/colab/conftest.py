@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +19,7 @@ from tests.runs.colab.bed import Bed, running
 from tests.runs.conftest import CHECKOUT, TRAINER, processes_of
 
 # Heartbeats, polls and patience in fractions of a second, so that what takes minutes there is seen within seconds.
-QUICK = {"beat_s": 0.5, "poll_s": 2.0, "grace_s": 10.0, "idle_s": 60.0, "busy_s": 0.1}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each call of that command line takes seconds, so these tests take minutes and run when they are asked for."""
-    if os.environ.get("HYBRID_TEST_COLAB") != "1":
-        skip = pytest.mark.skip(reason="takes minutes: HYBRID_TEST_COLAB=1 pytest -m colab")
-        for item in items:
-            if item.get_closest_marker("colab"):
-                item.add_marker(skip)
+QUICK = {"beat_s": 0.5, "poll_s": 0.5, "grace_s": 10.0, "idle_s": 60.0, "busy_s": 0.1}
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from services.context import Context, NeedsYes
 from services.errors import BadInput, HybridError
 from services.runs import spec as specs
 from services.runs.colab import actions
-from services.runs.colab.agent import Agent, Vanished
-from services.runs.colab.cli import Busy, Cli, Denied, SignIn, TooMany, find
-from services.runs.colab.machine import PACKAGES, Maker
+from services.runs.colab.agent import Agent
+from services.runs.colab.cli import Busy, Cli, CliError, Denied, Gone, SignIn, TooMany, find
+from services.runs.colab.ends import Vanished
+from services.runs.colab.equip import PACKAGES
+from services.runs.colab.machine import Maker
 from services.runs.colab.target import TARGET
 from services.runs.emit import Emitter
 from services.runs.remote import Remote, read_remote, write_remote
@@ -91,6 +93,28 @@ async def test_what_colab_answers_is_told_apart(bed: Bed, maker: Callable[..., M
     failures = await asyncio.gather(cli.usage(), cli.sessions(), cli.new("x", "T4"), return_exceptions=True)
     assert [type(failure) for failure in failures] == [SignIn] * 3, failures
     assert not bed.machines()
+
+
+async def test_figures_within_an_address_are_no_status(tmp_path: Path) -> None:
+    program = tmp_path / "colab"
+    said = "POST http://127.0.0.1:40401/assign?nbh=92ccc948_4b2e_4045_a401_e2f2: Service Unavailable."
+    program.write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
+    program.chmod(0o755)
+    with pytest.raises(Busy, match="Service Unavailable"):
+        await Cli(str(program)).new("x", "none")
+
+
+async def test_an_answer_is_taken_when_it_is_printed_and_its_lack_is_told(bed: Bed) -> None:
+    cli = Cli(bed.cli)
+    await cli.new("x", "none")
+    failing = asyncio.ensure_future(cli.execute("x", "print('none'); 1 / 0", "@"))
+    with pytest.raises(Gone):
+        await cli.execute("y", "print('@yes')", "@")
+    with pytest.raises(CliError, match="did not answer: ZeroDivisionError"):
+        await failing
+    started = time.monotonic()
+    assert await cli.execute("x", "import time; print('@yes', flush=True); time.sleep(60)", "@") == "yes\n"
+    assert time.monotonic() - started < 30
 
 
 async def test_machines_nobody_follows_are_listed_and_given_back(bed: Bed, ctx: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.runs.emit import Emitter
 from services.runs.events import Follower
@@ -12,27 +12,45 @@ from services.runs.events import Follower
 _RELAYED = ("phase", "metric", "log", "hb")
 
 
-def passed_on(run_dir: Path) -> dict[int, int]:
-    """For each start elsewhere, the number of its last event that is in the run's events here."""
-    found: dict[int, int] = {}
+class Passed(NamedTuple):
+    """How far the events of one start elsewhere have come here: the last one's number, and the last phase."""
+
+    have: int = 0
+    phase: str = "preparing"
+
+
+NOTHING_YET = Passed()
+
+
+def passed_on(run_dir: Path) -> dict[int, Passed]:
+    """For each start elsewhere that is in the run's events here, how far it has come."""
+    found: dict[int, Passed] = {}
     for event in Follower(run_dir).all():
         start, _, seq = str(event.data.get("origin", "")).partition(":")
         if start.isdigit() and seq.isdigit():
-            found[int(start)] = max(int(seq), found.get(int(start), 0))
+            have, phase = found.get(int(start), NOTHING_YET)
+            phase = str(event.data.get("phase")) if event.ev == "phase" else phase
+            found[int(start)] = Passed(max(have, int(seq)), phase)
     return found
 
 
 class Feed:
-    """Events of the start ``number`` elsewhere, from ``have`` + 1 on. ``end`` is the end event's data once it came.
+    """Events of the start ``number`` elsewhere, from ``passed.have`` + 1 on.
 
-    Events that come too early wait; ``missing`` says how many are. Costs become this agent's own (with ``costs``),
-    checkpoints are left to whoever fetches them, so that one is told of only when it is here.
+    ``end`` is the end event's data once it came, ``phase`` the last phase. Events that come too early wait;
+    ``missing`` says how many are. With ``link``, phases are told with it. Costs become this agent's own with
+    ``costs``, else they are not handed on; neither are checkpoints, which are left to whoever fetches them, so that
+    one is told of only when it is here.
     """
 
-    def __init__(self, emit: Emitter, number: int, have: int = 0, *, link: str = "", costs: bool = True) -> None:
-        self._emit, self.number, self.have, self._link, self._costs = emit, number, have, link, costs
-        self._early: dict[int, dict[str, Any]] = {}
+    def __init__(
+        self, emit: Emitter, number: int, passed: Passed = NOTHING_YET, *, link: str = "", costs: bool = False
+    ) -> None:
+        self.number, self.link = number, link
+        self.have, self.phase = passed
         self.end: dict[str, Any] | None = None
+        self._emit, self._costs = emit, costs
+        self._early: dict[int, dict[str, Any]] = {}
 
     @property
     def missing(self) -> int:
@@ -67,6 +85,7 @@ class Feed:
         elif ev == "cost" and self._costs:
             self._emit.cost(float(data.get("seconds") or 0.0), of=f"start {self.number}")
         elif ev in _RELAYED:
-            if ev == "phase" and self._link:
-                data["link"] = self._link
+            if ev == "phase":
+                self.phase = str(data.get("phase", ""))
+                data |= {"link": self.link} if self.link else {}
             self._emit.relay(ev, data, f"{self.number}:{event['seq']}")

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runs.colab.feed import Feed, passed_on
 from services.runs.emit import Emitter
+from services.runs.feed import Feed, Passed, passed_on
 
 
 class Pipe:
@@ -42,29 +42,38 @@ def event(seq: int, ev: str = "metric", **data: Any) -> dict[str, Any]:
 def test_a_stream_that_repeats_loses_and_shuffles_passes_each_event_once(drawn: tuple[int, list[list[int]]]) -> None:
     total, pieces = drawn
     pipe = Pipe()
-    feed = Feed(pipe.emit, 2, 0)
+    feed = Feed(pipe.emit, 2)
     for piece in pieces:
         feed.take(event(seq) for seq in piece)
     feed.take(event(seq) for seq in range(1, total + 1))  # the files have all
     assert feed.have == total
-    assert not feed.gap
+    assert not feed.missing
     assert [line["origin"] for line in pipe.sent()] == [f"2:{seq}" for seq in range(1, total + 1)]
 
 
 def test_a_gap_holds_events_back_until_it_is_filled_or_given_up() -> None:
     pipe = Pipe()
-    feed = Feed(pipe.emit, 1, 3)
-    feed.take([event(2), event(5), event(6)])
-    assert feed.gap
+    feed = Feed(pipe.emit, 2, Passed(3))
+    feed.take([event(2), event(5), event(6), {**event(4), "attempt": 1}])
+    assert feed.missing == 1
     assert feed.have == 3
-    assert feed.skip_to(feed.next_early) == 1
+    assert feed.give_up() == 1
     assert feed.have == 6
     assert [line["step"] for line in pipe.sent()] == [5, 6]
 
 
+def test_costs_are_handed_on_as_the_starts_where_the_agent_has_none_of_its_own() -> None:
+    pipe = Pipe()
+    Feed(pipe.emit, 2, link="polling", costs=True).take([event(1, "cost", seconds=3), event(2, "phase", phase="x")])
+    assert [(e["ev"], e.get("of"), e.get("link")) for e in pipe.sent()] == [
+        ("cost", "start 2", None),
+        ("phase", None, "polling"),
+    ]
+
+
 def test_costs_checkpoints_and_the_end_are_the_agents_own_to_tell() -> None:
     pipe = Pipe()
-    feed = Feed(pipe.emit, 1, 0)
+    feed = Feed(pipe.emit, 2)
     feed.take([event(1, "cost", seconds=3), event(2, "ckpt", step=4), event(3, "phase", phase="running")])
     assert feed.phase == "running"
     assert feed.end is None
@@ -81,6 +90,4 @@ def test_what_was_passed_on_is_found_in_the_runs_own_events(tmp_path: Path) -> N
         {**event(4), "data": {}},
     ]
     (tmp_path / "events-000001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert passed_on(tmp_path, 1) == (9, "preparing")
-    assert passed_on(tmp_path, 2) == (4, "running")
-    assert passed_on(tmp_path, 3) == (0, "preparing")
+    assert passed_on(tmp_path) == {1: Passed(9, "preparing"), 2: Passed(4, "running")}
