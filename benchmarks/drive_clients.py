@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from services import settings
-from services.atomic import sync_directory
+from services.drive.api.placing import flushed
 
 
 class Tokens:
@@ -85,14 +85,15 @@ async def measured(client: Any, told: dict[str, Any], at_once: int) -> dict[str,
             file = await client.get(told["id"])
             await client.download(file, Path(told["target"]), lambda n: None)
         case "down-all":
-            files = iter(await client.children(told["folder"]))
+            listed = await client.children(told["folder"])
+            files = iter(listed)
 
             async def down() -> None:
-                for file in files:  # as services/drive/google_files.py does it: the names are flushed at the end
+                for file in files:  # as services/drive/google_files.py does it: all are flushed at the end
                     await client.download(file, Path(told["target"], file.name), lambda n: None, flush_name=False)
 
             await asyncio.gather(*(down() for _ in range(at_once)))
-            await asyncio.to_thread(sync_directory, Path(told["target"]))
+            await asyncio.to_thread(flushed, [Path(told["target"], file.name) for file in listed])
         case "list":
             result["count"] = len(await client.children(told["folder"]))
     spent = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu}

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from services import atomic
 from services.drive import names
+from services.drive.api.placing import flushed
 from services.drive.api.types import SHORTCUT, DriveFile
 from services.drive.errors import Corrupted
 from services.drive.google_tree import Listing, Tree, no_bytes
@@ -150,8 +150,9 @@ class Files:
                 raise HybridError(f"There is no file {path} on Google Drive.")
             return await self._get(found, file, on_bytes)
 
+        await asyncio.to_thread(_make_folders, {Path(file.local).parent for file in wanted})
         done = await each(wanted, one, self.at_once)
-        await asyncio.to_thread(_flush_names, {Path(file.local).parent for file in wanted})
+        await asyncio.to_thread(flushed, [Path(file.local) for file in wanted])
         return tuple(done)
 
     async def _get(self, found: DriveFile, wanted: Wanted, on_bytes: OnBytes) -> Copied:
@@ -163,7 +164,6 @@ class Files:
                 hint="Push it again from where it is whole.",
             )
         local = Path(wanted.local)
-        await asyncio.to_thread(local.parent.mkdir, parents=True, exist_ok=True)
         sha256 = await self.client.download(found, local, lambda n: on_bytes(n, wanted.path), flush_name=False)
         if wanted.sha256 and sha256 != wanted.sha256:
             await asyncio.to_thread(local.unlink)
@@ -191,10 +191,9 @@ def _same(file: DriveFile, sha256: str, local: Path) -> bool:
         return hashlib.file_digest(opened, "md5").hexdigest() == file.md5
 
 
-def _flush_names(folders: set[Path]) -> None:
-    """Once for a folder, not once for each file that got its name in it."""
+def _make_folders(folders: set[Path]) -> None:
     for folder in folders:
-        atomic.sync_directory(folder)
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _sha256(local: Path) -> str:

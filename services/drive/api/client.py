@@ -282,9 +282,10 @@ class DriveClient:
         """Fetch a file; the sha256 (hex) of what lies at ``local`` then. Verified before it gets its name.
 
         What came lies in ``NAME.part`` and is gone on from, also by another process. A file that is there and right is
-        not fetched again. ``abuse`` acknowledges that Drive takes it for malware. The disk has it then, its name too
-        unless ``flush_name`` is False: who fetches many files flushes their folders once. Raises BadInput for what has
-        no bytes, HybridError when the disk is full, Refused when it is being fetched already, Corrupted.
+        not fetched again. ``abuse`` acknowledges that Drive takes it for malware. The disk has it then, its name too,
+        unless ``flush_name`` is False: who fetches many files lets ``placing.flushed`` wait for all of them at once.
+        Raises BadInput for what has no bytes, HybridError when the disk is full, Refused when it is being fetched
+        already, Corrupted.
         """
         if self._downs is None:
             folder = private_folder(self._state / "downloads")

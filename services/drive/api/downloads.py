@@ -200,7 +200,7 @@ class Downloads:
                     raise Trouble("the answer was too short")
             except Trouble as trouble:
                 await patience.after(trouble)
-        digest = await threads.run(place, local, data, file, flush_name)
+        digest = await place(local, data, file, flush_name, threads)
         if not digest:
             on_bytes(-len(data))
         return digest

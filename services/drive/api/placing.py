@@ -8,39 +8,94 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from services import atomic, formats
+from services.drive.api.reading import INLINE, Threads
 from services.drive.api.types import DriveFile
 from services.errors import HybridError, Refused
 
 _SPARE = 64 << 20  # bytes that stay free on the disk
+_WAITING = 16  # threads that wait for the disk
 
 
-def place(local: Path, data: bytes | bytearray, file: DriveFile, flush_name: bool) -> str:
-    """Put a small file in its place, whole, if its bytes are right: their sha256 (hex), else "". Blocking.
+async def place(local: Path, data: bytes | bytearray, file: DriveFile, flush: bool, threads: Threads) -> str:
+    """Put a small file in its place, whole, if its bytes are right: their sha256 (hex), else "".
 
-    Its name is flushed to the disk too if that is wanted.
+    What is very small is hashed and written here and now, for a thread's turn would take longer. With ``flush`` the
+    disk has it and its name then; without, ``flushed`` has to follow, which waits for the disk once for many files.
 
     Raises Refused when another process does it too, HybridError when it can't be written.
     """
+    if len(data) > INLINE:
+        digest, fd = await threads.run(_written, local, data, file)
+    else:
+        digest, fd = _written(local, data, file)
+    if digest and flush:
+        await threads.run(_named, local, fd, True)
+    elif digest:
+        _named(local, fd, False)
+    return digest
+
+
+def flushed(places: Collection[Path]) -> None:
+    """Wait until the disk has these files and their names. Blocking. Raises HybridError when it can't have them.
+
+    Many wait at a time: a file system commits all of those at once, but one after the other each by itself.
+    """
+    with ThreadPoolExecutor(max(1, min(_WAITING, len(places))), thread_name_prefix="flush") as pool:
+        for _ in pool.map(_flush, places):
+            pass
+    for folder in {place.parent for place in places}:
+        atomic.sync_directory(folder)
+
+
+def _flush(local: Path) -> None:
+    with sentences(local):
+        fd = os.open(local, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _written(local: Path, data: bytes | bytearray, file: DriveFile) -> tuple[str, int]:
+    """The sha256 and a descriptor of the part file that holds these bytes now; ("", -1) when they are wrong."""
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
-        return ""
+        return "", -1
     room(local, len(data))
-    part = local.with_name(local.name + ".part")
     with sentences(local):
         local.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(locked(part), "wb") as opened:
-            opened.truncate()
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-            part.replace(local)
-    if flush_name:
+        fd = locked(_part(local))
+        try:
+            os.truncate(fd, 0)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError:
+            os.close(fd)
+            raise
+    return digest, fd
+
+
+def _named(local: Path, fd: int, flush: bool) -> None:
+    """Give the part file its name and close it; ``flush`` it before, and the name after. Blocking."""
+    try:
+        with sentences(local):
+            if flush:
+                os.fsync(fd)
+            _part(local).replace(local)
+    finally:
+        os.close(fd)
+    if flush:
         atomic.sync_directory(local.parent)
-    return digest
+
+
+def _part(local: Path) -> Path:
+    return local.with_name(local.name + ".part")
 
 
 def room(local: Path, needed: int) -> None:

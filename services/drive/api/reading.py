@@ -16,6 +16,7 @@ import msgspec
 from services.errors import BadInput, HybridError
 
 BLOCK = 1 << 20
+INLINE = 256 << 10  # bytes that are read, hashed or written sooner than a thread would have its turn
 _PREFIX = 1 << 20
 
 P = ParamSpec("P")
@@ -29,6 +30,13 @@ class Identity(msgspec.Struct, frozen=True):
     mtime_ns: int
     inode: int
     prefix: str
+
+
+def _small(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= INLINE
+    except OSError:
+        return True  # opening it says why
 
 
 class Threads:
@@ -86,6 +94,11 @@ class Source:
         self._first = prefix if whole else b""
         self._sha = sha if whole else hashlib.sha256()
         self.hashed = self.size if whole else 0
+
+    @staticmethod
+    async def opened(path: Path, threads: Threads) -> Source:
+        """``path`` open; a very small one at once, without a thread's turn. Raises BadInput as above."""
+        return Source(path, threads) if _small(path) else await threads.run(Source, path, threads)
 
     def read(self, at: int, end: int) -> bytes:
         """Blocking: the bytes of one block. Raises HybridError when the file became shorter or can't be read."""

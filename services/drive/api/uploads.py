@@ -51,7 +51,7 @@ class Uploads:
     async def upload(self, local: Path, name: str, parent: str, on_bytes: OnBytes, replace: str) -> DriveFile:
         """See ``DriveClient.upload``."""
         threads = self._threads()
-        source = await threads.run(Source, local, threads)
+        source = await Source.opened(local, threads)
         with contextlib.ExitStack() as stack:
             try:
                 entry = stack.enter_context(self._journal.entry(local, parent, name, replace))

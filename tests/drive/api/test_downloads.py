@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from services.drive.api import downloads
+from services.drive.api.placing import flushed
 from services.drive.api.types import DriveFile
 from services.drive.errors import Corrupted, DriveLimit, DriveRefused
 from services.errors import BadInput, HybridError, Refused, StoreUnreachable
@@ -257,3 +259,36 @@ async def test_what_has_no_bytes_is_refused_and_a_shortcut_is_followed(bench: Be
     for one in (doc, bench.folder):
         with pytest.raises(BadInput):
             await client.download(await found(client, one), bench.place / "none", bench.on_bytes)
+
+
+@pytest.mark.parametrize("size", [100 * KB, 700 * KB])
+async def test_many_small_files_wait_for_the_disk_once_and_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def noted(fd: int) -> None:
+        sync(fd)
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    client, places = bench.client(), [bench.place / "down" / f"{n}.bin" for n in range(5)]
+    contents = []
+    for local in places:
+        id, data = bench.remote(local.name, size)
+        await client.download(await found(client, id), local, bench.on_bytes, flush_name=False)
+        contents.append(data)
+    assert synced == [] and [local.read_bytes() for local in places] == contents
+    flushed(places)
+    assert sorted(synced[:-1]) == places and synced[-1] == places[0].parent
+
+    alone = bench.place / "alone" / "one.bin"
+    await client.download(await found(client, bench.remote("one.bin", size)[0]), alone, bench.on_bytes)
+    assert [path.name for path in synced[6:]] == ["one.bin.part", "alone"]  # the bytes before the name
+
+
+def test_a_disk_that_can_not_have_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(HybridError, match="gone can't be written"):
+        flushed([tmp_path / "gone"])
+    flushed([])
