@@ -218,6 +218,9 @@ async def show_lag(root: str, rounds: int) -> None:
     for _ in range(rounds):
         scan = asyncio.create_task(asyncio.to_thread(with_scanner, root))
         busy += await ticks(scan.done)
+    if len(busy) < 2:
+        print("loop lag: the scan ends before it could be seen")
+        return
     p = [statistics.quantiles(lags, n=100)[i] * 1000 for lags in (busy, idle) for i in (49, 94, 98)]
     print(
         f"loop lag during a scan: p50 {p[0]:.1f}, p95 {p[1]:.1f}, p99 {p[2]:.1f}, max {max(busy) * 1000:.1f} ms ",
