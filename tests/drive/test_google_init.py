@@ -81,7 +81,7 @@ async def test_a_lost_reply_makes_no_second_root(signed_in: SignedIn, drive_serv
 async def test_two_that_adopt_at_once_agree(
     signed_in: SignedIn, drive_server: DriveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(google_init, "SETTLE", 0.5)  # longer than a look and the write after it take
+    monkeypatch.setattr(google_init, "SETTLE", 1.5)  # longer than a look and the write after it take
     account = drive_server.account(scope="drive")
     mine = account.put("Banking LLM", mime="application/vnd.google-apps.folder", by="")
     boxes = [signed_in(f"box{n}", account) for n in range(3)]
