@@ -14,7 +14,7 @@ OnBytes = Callable[[int], None]
 """Hears of bytes as they are sent or received; a negative number takes back what has to be sent again."""
 
 
-class DriveFile(msgspec.Struct, frozen=True):
+class DriveFile(msgspec.Struct, frozen=True, gc=False):
     """One file, folder or shortcut.
 
     ``size`` in bytes is None for what has no bytes of its own (folders, shortcuts, Google Docs). ``md5`` and ``sha256``

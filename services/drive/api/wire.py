@@ -25,8 +25,8 @@ DRIVES = "nextPageToken,drives(id,name)"
 T = TypeVar("T")
 
 
-class _Wire(msgspec.Struct, rename="camel"):
-    pass
+class _Wire(msgspec.Struct, rename="camel", gc=False):
+    """Trees, never cycles: the collector needs not look at thousands of them."""
 
 
 class _Shortcut(_Wire):
@@ -82,7 +82,7 @@ class FileList(_Wire):
 
     def found(self) -> list[DriveFile]:
         """The files. Raises Trouble when they are not as the API would write them."""
-        return [file.file() for file in decode(bytes(self.files), list[File])]
+        return [file.file() for file in decode(self.files, list[File])]
 
 
 class Ids(_Wire):
@@ -151,7 +151,7 @@ class DriveList(_Wire):
     next_page_token: str = ""
 
 
-def decode(body: bytes, kind: type[T]) -> T:
+def decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
     """``body`` as a ``kind``. Raises Trouble when it is not what the API would answer (cut short, a portal's page)."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
