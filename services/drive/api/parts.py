@@ -26,8 +26,6 @@ from services.errors import HybridError
 
 _FLUSH = 64 << 20  # bytes after which the disk is told to begin, so that little is left for the end
 
-Data = bytes | bytearray | memoryview
-
 
 class _Head(msgspec.Struct, frozen=True, array_like=True):
     """The journal's first line: what is being fetched."""
@@ -44,6 +42,18 @@ class _Done(msgspec.Struct, frozen=True, array_like=True):
     at: int
     end: int
     sha256: str
+
+
+class _Block:
+    """Bytes on their way to the disk and into the hash: ``stored`` when the writer has done with them."""
+
+    def __init__(self, at: int, data: memoryview, done: asyncio.Future[int]) -> None:
+        self.at = at
+        self.end = at + len(data)
+        self.data = data
+        self.done = done
+        self.stored = threading.Event()
+        self.written = False
 
 
 class Part:
@@ -64,11 +74,13 @@ class Part:
         self._sha = hashlib.sha256()
         self._md5 = None if file.sha256 else hashlib.md5(usedforsecurity=False)
         self._hashed = 0
+        self._front = 0  # there are no gaps up to here
+        self._coming = 0  # nor up to here, once those that wait are written
+        self._waiting: dict[int, _Block] = {}  # by their start, until they are in the hash of the whole
         self._hashing: asyncio.Future[None] | None = None
         self._flushing: asyncio.Future[None] | None = None
         self._unflushed = 0
         self._closing = False
-        self._turn = threading.Lock()  # held by the thread that hashes the whole
         with sentences(self.local):
             local.parent.mkdir(parents=True, exist_ok=True)
             self._fd = locked(self.path)
@@ -144,47 +156,79 @@ class Part:
             at = max(at, end)
         return found
 
-    async def write(self, at: int, data: Data) -> None:
-        """Write one block and note it. Raises HybridError when the disk is full."""
-        await self._threads.run(self._write, at, data)
-        self._add(at, at + len(data))
+    def take(self, at: int, data: memoryview) -> asyncio.Future[int]:
+        """Write one block, hash it and note it; how long it was, when that is done. ``data`` must stay until then.
+
+        What comes in order is hashed for the whole from here while it is being written; what comes ahead of its turn
+        by itself, and read again later. The result raises HybridError when the disk is full.
+        """
+        block = _Block(at, data, asyncio.get_running_loop().create_future())
+        block.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to hear it
+        if at == self._coming:
+            self._coming = block.end
+            self._waiting[at] = block
+            self._busy(block, self._threads.start(self._store, block))
+            self._follow()
+        else:
+            self._busy(block, self._threads.start(self._store_ahead, block))
+        return block.done
+
+    def _busy(self, block: _Block, work: asyncio.Future[bool]) -> None:
+        def ended(work: asyncio.Future[bool]) -> None:
+            if (error := work.exception()) is not None:
+                self._fail(block, error)
+            elif work.result():
+                self._settled(block)
+
+        work.add_done_callback(ended)
+
+    def _store(self, block: _Block) -> bool:
+        try:
+            self._write(block)
+        finally:
+            block.stored.set()
+        return False
+
+    def _store_ahead(self, block: _Block) -> bool:
+        self._write(block)
+        self._note(_Done(block.at, block.end, hashlib.sha256(block.data).hexdigest()))
+        return True
+
+    def _write(self, block: _Block) -> None:
+        with sentences(self.local):
+            view, at = block.data, block.at
+            while view:
+                written = os.pwrite(self._fd, view, at)
+                view, at = view[written:], at + written
+            block.written = True
+
+    def _note(self, done: _Done) -> None:
+        with sentences(self.local):
+            os.write(self._log, msgspec.json.encode(done) + b"\n")
+
+    def _settled(self, block: _Block) -> None:
+        """It is written, hashed and noted."""
+        if self._closing:
+            return
+        self._add(block.at, block.end)
         self._follow()
-        self._unflushed += len(data)
+        self._unflushed += len(block.data)
         if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
-            if self._flushing is not None:
-                self._flushing.result()  # an error is told to one flush only
+            if self._flushing is not None and (error := self._flushing.exception()) is not None:
+                self._fail(block, error)  # an error is told to one flush only
+                return
             self._unflushed = 0
             self._flushing = self._threads.start(self._flush)
+        if not block.done.done():
+            block.done.set_result(len(block.data))
+
+    def _fail(self, block: _Block, error: BaseException) -> None:
+        if not block.done.done():
+            block.done.set_exception(error)
 
     def _flush(self) -> None:
         with sentences(self.local):
             os.fdatasync(self._fd)
-
-    def _write(self, at: int, data: Data) -> None:
-        with sentences(self.local):
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self._fd, view, at + len(data) - len(view))
-                view = view[written:]
-            os.write(self._log, msgspec.json.encode(self._hash_block(at, data)) + b"\n")
-
-    def _hash_block(self, at: int, data: Data) -> _Done:
-        """In its turn it goes into the hash of the whole, which then vouches for all up to here."""
-        end = at + len(data)
-        if self._turn.acquire(blocking=False):
-            try:
-                if at == self._hashed:
-                    self._update(data)
-                    return _Done(0, end, self._sha.copy().hexdigest())
-            finally:
-                self._turn.release()
-        return _Done(at, end, hashlib.sha256(data).hexdigest())
-
-    def _update(self, data: Data) -> None:
-        self._sha.update(data)
-        if self._md5 is not None:
-            self._md5.update(data)
-        self._hashed += len(data)
 
     def _add(self, at: int, end: int) -> None:
         bisect.insort(self._done, (at, end))
@@ -195,20 +239,49 @@ class Part:
             else:
                 joined.append((start, stop))
         self._done = joined
+        self._front = joined[0][1] if joined[0][0] == 0 else 0
+        self._coming = max(self._coming, self._front)
 
     def _follow(self) -> None:
         """Let the hash of the whole go on as far as there are no gaps."""
-        front = self._done[0][1] if self._done and self._done[0][0] == 0 else 0
-        if front > self._hashed and (self._hashing is None or self._hashing.done()):
-            self._hashing = self._threads.start(self._hash, front)
+        if self._closing or (self._hashing is not None and not self._hashing.done()):
+            return
+        if self._hashed in self._waiting or self._hashed < self._front:
+            self._hashing = self._threads.start(self._hash, asyncio.get_running_loop())
+            self._hashing.add_done_callback(self._hashed_on)
 
-    def _hash(self, front: int) -> None:
-        with self._turn:
-            while self._hashed < front and not self._closing:
-                data = os.pread(self._fd, min(BLOCK, front - self._hashed), self._hashed)
+    def _hashed_on(self, hashing: asyncio.Future[None]) -> None:
+        error = hashing.exception()
+        if error is None and not self._closing:
+            self._follow()  # for what came while it was about to end
+            return
+        for block in self._waiting.values():
+            self._fail(block, error or HybridError("The download was given up."))
+
+    def _hash(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: from the blocks that wait, else from the file. Each block then vouches for all up to its end."""
+        while not self._closing:
+            block = self._waiting.get(self._hashed)
+            if block is not None:
+                self._update(block.data)
+                block.stored.wait()
+                del self._waiting[block.at]
+                if block.written:  # else its writer tells why not
+                    self._note(_Done(0, block.end, self._sha.copy().hexdigest()))
+                    loop.call_soon_threadsafe(self._settled, block)
+            elif self._hashed < self._front:
+                data = os.pread(self._fd, min(BLOCK, self._front - self._hashed), self._hashed)
                 if not data:
                     raise HybridError(f"{self.path} was cut short while it was being fetched.", hint="Fetch it again.")
                 self._update(data)
+            else:
+                return
+
+    def _update(self, data: bytes | memoryview) -> None:
+        self._sha.update(data)
+        if self._md5 is not None:
+            self._md5.update(data)
+        self._hashed += len(data)
 
     async def verified(self) -> str:
         """The sha256 (hex) of the whole; "" when it is not what Drive's checksum says."""
