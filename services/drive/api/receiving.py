@@ -9,6 +9,7 @@ small ones, whose connection is of further use, are left to aiohttp.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -69,12 +70,15 @@ async def _by_aiohttp(response: aiohttp.ClientResponse, size: int) -> AsyncGener
 
 
 class _Filler(asyncio.BufferedProtocol):
-    """Fills blocks in turn: one arrives, one may wait to be asked for, the others are the reader's."""
+    """Fills blocks in turn: one arrives, one may wait to be asked for, the others are the reader's.
+
+    They begin at a page, as the disk wants it of what is written past the page cache.
+    """
 
     def __init__(self, transport: asyncio.Transport, size: int, head: bytes) -> None:
         self._transport = transport
         self._left = size  # bytes that did not come yet
-        self._pool: deque[bytearray] = deque()  # the block that arrives is the last one
+        self._pool: deque[mmap.mmap] = deque()  # the block that arrives is the last one
         self._ready: deque[memoryview] = deque()
         self._broken = False
         self._came = 0
@@ -88,7 +92,7 @@ class _Filler(asyncio.BufferedProtocol):
 
     def _begin(self) -> None:
         """Another block is to arrive: one not made yet, or that which the reader has had longest."""
-        self._pool.append(bytearray(BLOCK) if len(self._pool) < AHEAD + 3 else self._pool.popleft())
+        self._pool.append(mmap.mmap(-1, BLOCK) if len(self._pool) < AHEAD + 3 else self._pool.popleft())
         self._at = 0  # filled bytes of it
         self._since = time.monotonic()
 
