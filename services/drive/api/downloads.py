@@ -21,7 +21,7 @@ from services.drive.api.pacing import DOWNLOAD
 from services.drive.api.parts import Part
 from services.drive.api.placing import place, room
 from services.drive.api.reading import BLOCK, Threads
-from services.drive.api.receiving import AHEAD, blocks
+from services.drive.api.receiving import ALONE, TOGETHER, blocks
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import DriveFile, OnBytes
 from services.drive.errors import Corrupted
@@ -44,6 +44,7 @@ class Downloads:
         self._state = state
         self._threads = threads
         self._lines = asyncio.Semaphore(lines)
+        self._receiving = 0  # lines that receive
 
     async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, flush_name: bool) -> str:
         """See ``DriveClient.download``."""
@@ -142,19 +143,22 @@ class Downloads:
         """
         busy: deque[asyncio.Future[int]] = deque()
         came = 0
+        self._receiving += 1
+        room = ALONE if self._receiving == 1 else TOGETHER
         try:
             async with (
                 self._opened(file, at, end, abuse) as response,
-                contextlib.aclosing(blocks(response, end - at, self._http.retry.stall)) as arriving,
+                contextlib.aclosing(blocks(response, end - at, self._http.retry.stall, room)) as arriving,
             ):
                 async for data in arriving:
                     busy.append(part.take(at + came, data))
                     came += len(data)
                     self._http.stats.received_bytes += len(data)
-                    while busy and (busy[0].done() or len(busy) > AHEAD):
+                    while busy and (busy[0].done() or len(busy) > room.ahead):
                         await asyncio.wait([busy[0]])  # not itself: cancelled, it would cancel it
                         kept(busy.popleft().result())
         finally:
+            self._receiving -= 1
             while busy:
                 await asyncio.wait([busy[0]])
                 kept(busy.popleft().result())

@@ -9,25 +9,42 @@ small ones, whose connection is of further use, are left to aiohttp.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
 
 import aiohttp
+import msgspec
 
 from services.drive.api.reading import BLOCK
 from services.drive.api.trouble import Trouble
 
-AHEAD = 3  # blocks that the reader may still be at when it asks for another one
 _LEAST = 128 << 10  # bytes that are worth a write of their own
 _SOON = 0.02  # seconds that bytes wait at most for a block to be full: what a killed process had not written is lost
 
 
-async def blocks(response: aiohttp.ClientResponse, size: int, stall: float) -> AsyncGenerator[memoryview, None]:
+class Room(msgspec.Struct, frozen=True):
+    """How far a line may be ahead of the disk: bytes of a ``block``, blocks that the reader may still be at when it
+    asks for another one, bytes that the kernel takes in before we do. When the process dies all of it is lost."""
+
+    block: int
+    ahead: int
+    window: int
+
+
+ALONE = Room(BLOCK, 3, 4 << 20)  # of the only line: as much as makes it fast
+TOGETHER = Room(BLOCK // 4, 1, 1 << 20)  # eight lines of this at a round trip of 50 ms are 160 MB/s
+
+
+async def blocks(
+    response: aiohttp.ClientResponse, size: int, stall: float, room: Room = ALONE
+) -> AsyncGenerator[memoryview, None]:
     """The first ``size`` bytes of the body, in blocks: full ones, or smaller ones when the line is slow or breaks.
 
-    A block is good until ``AHEAD`` more were given and another one is asked for. Raises Trouble, or what aiohttp
+    A block is good until ``room.ahead`` more were given and another one is asked for. Raises Trouble, or what aiohttp
     raises, when the line breaks.
     """
     connection = response.connection
@@ -38,7 +55,9 @@ async def blocks(response: aiohttp.ClientResponse, size: int, stall: float) -> A
             yield data
         return
     head = response.content.read_nowait(-1)
-    filler = _Filler(transport, min(size, response.content_length or 0), head)
+    with contextlib.suppress(OSError, AttributeError):
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, room.window)
+    filler = _Filler(transport, min(size, response.content_length or 0), head, room)
     before = transport.get_protocol()
     transport.set_protocol(filler)
     try:
@@ -75,8 +94,10 @@ class _Filler(asyncio.BufferedProtocol):
     They begin at a page, as the disk wants it of what is written past the page cache.
     """
 
-    def __init__(self, transport: asyncio.Transport, size: int, head: bytes) -> None:
+    def __init__(self, transport: asyncio.Transport, size: int, head: bytes, room: Room) -> None:
         self._transport = transport
+        self._block = room.block
+        self._most = room.ahead + 3
         self._left = size  # bytes that did not come yet
         self._pool: deque[mmap.mmap] = deque()  # the block that arrives is the last one
         self._ready: deque[memoryview] = deque()
@@ -84,15 +105,19 @@ class _Filler(asyncio.BufferedProtocol):
         self._came = 0
         self._news = asyncio.Event()
         self._begin()
-        head = head[:size]
-        for start in range(0, len(head), BLOCK):  # what came together with the header
-            piece = head[start : start + BLOCK]
-            self._pool[-1][: len(piece)] = piece
-            self._filled(len(piece))
+        for start in range(0, min(len(head), size), room.block):  # what came together with the header
+            piece = memoryview(head)[start : min(start + room.block, size)]
+            if len(piece) == room.block:
+                self._ready.append(piece)
+                self._left -= len(piece)
+            else:
+                self._pool[-1][: len(piece)] = piece
+                self._filled(len(piece))
 
     def _begin(self) -> None:
         """Another block is to arrive: one not made yet, or that which the reader has had longest."""
-        self._pool.append(mmap.mmap(-1, BLOCK) if len(self._pool) < AHEAD + 3 else self._pool.popleft())
+        anew = len(self._pool) < self._most
+        self._pool.append(mmap.mmap(-1, self._block) if anew else self._pool.popleft())
         self._at = 0  # filled bytes of it
         self._since = time.monotonic()
 
@@ -100,7 +125,7 @@ class _Filler(asyncio.BufferedProtocol):
         self._at += count
         self._left -= count
         late = self._at >= _LEAST and time.monotonic() - self._since > _SOON
-        if self._at == BLOCK or not self._left or late:
+        if self._at == self._block or not self._left or late:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -111,7 +136,7 @@ class _Filler(asyncio.BufferedProtocol):
     # asyncio's side
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return memoryview(self._pool[-1])[self._at : min(BLOCK, self._at + max(self._left, 1))]
+        return memoryview(self._pool[-1])[self._at : min(self._block, self._at + max(self._left, 1))]
 
     def buffer_updated(self, nbytes: int) -> None:
         nbytes = min(nbytes, self._left)
