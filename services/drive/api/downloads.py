@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +21,7 @@ from services.drive.api.pacing import DOWNLOAD
 from services.drive.api.parts import Part
 from services.drive.api.placing import place, room
 from services.drive.api.reading import BLOCK, Threads
-from services.drive.api.receiving import blocks
+from services.drive.api.receiving import ALONE, TOGETHER, blocks
 from services.drive.api.trouble import Trouble
 from services.drive.api.types import DriveFile, OnBytes
 from services.drive.errors import Corrupted
@@ -32,7 +33,6 @@ _LOOK = 0.5  # seconds after which it is seen how fast one line is
 _FAST = 200e6  # bytes a second of one line that more lines would hardly better
 _RANGE = 32 << 20  # bytes of a range at least: each costs as much quota as forty small requests
 _RANGES = 16  # into so many a very large file is cut
-Write = Callable[[memoryview], Coroutine[None, None, None]]
 _TRIES = 3  # whole tries of a file that arrives corrupted
 
 
@@ -44,6 +44,7 @@ class Downloads:
         self._state = state
         self._threads = threads
         self._lines = asyncio.Semaphore(lines)
+        self._receiving = 0  # lines that receive
 
     async def download(self, file: DriveFile, local: Path, on_bytes: OnBytes, abuse: bool, flush_name: bool) -> str:
         """See ``DriveClient.download``."""
@@ -122,40 +123,45 @@ class Downloads:
         """One range, gone on from where it broke."""
         patience = self._http.patience(f"fetching {file.name}")
 
-        async def write(data: memoryview) -> None:
+        def kept(n: int) -> None:
             nonlocal at
-            await part.write(at, data)
-            at += len(data)
+            at += n
             patience.progress()
-            on_bytes(len(data))
+            on_bytes(n)
 
         while at < end:
             try:
-                await self._receive(file, at, end, abuse, write)
+                await self._receive(file, part, at, end, abuse, kept)
             except Trouble as trouble:
                 await patience.after(trouble)
 
-    async def _receive(self, file: DriveFile, at: int, end: int, abuse: bool, write: Write) -> None:
-        """One request for the bytes from ``at`` to ``end``: one block is written while the next arrives.
+    async def _receive(self, file: DriveFile, part: Part, at: int, end: int, abuse: bool, kept: OnBytes) -> None:
+        """One request for the bytes from ``at`` to ``end``: some blocks are written and hashed while more arrive.
 
-        When the line breaks, what came before is written all the same. Raises Trouble.
+        ``kept`` hears of what is written. When the line breaks, what came before is written all the same. Raises
+        Trouble.
         """
-        writing: asyncio.Task[None] | None = None
+        busy: deque[asyncio.Future[int]] = deque()
         came = 0
+        self._receiving += 1
+        room = ALONE if self._receiving == 1 else TOGETHER
         try:
             async with (
                 self._opened(file, at, end, abuse) as response,
-                contextlib.aclosing(blocks(response, end - at, self._http.retry.stall)) as arriving,
+                contextlib.aclosing(blocks(response, end - at, self._http.retry.stall, room)) as arriving,
             ):
                 async for data in arriving:
+                    busy.append(part.take(at + came, data))
                     came += len(data)
                     self._http.stats.received_bytes += len(data)
-                    if writing is not None:
-                        await writing
-                    writing = asyncio.create_task(write(data))
+                    while busy and (busy[0].done() or len(busy) > room.ahead):
+                        await asyncio.wait([busy[0]])  # not itself: cancelled, it would cancel it
+                        kept(busy.popleft().result())
         finally:
-            if writing is not None:
-                await writing
+            self._receiving -= 1
+            while busy:
+                await asyncio.wait([busy[0]])
+                kept(busy.popleft().result())
         if at + came < end:
             raise Trouble("the answer was too short")
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -94,6 +95,7 @@ class Source:
         self._first = prefix if whole else b""
         self._sha = sha if whole else hashlib.sha256()
         self.hashed = self.size if whole else 0
+        self._turn = threading.Lock()  # a read that was given up may still be at it when the next one begins
 
     @staticmethod
     async def opened(path: Path, threads: Threads) -> Source:
@@ -108,9 +110,10 @@ class Source:
             raise HybridError(f"{self.path} can't be read: {error.strerror}.") from None
         if len(data) != end - at:
             raise self.changed()
-        if at <= self.hashed < end:
-            self._sha.update(memoryview(data)[self.hashed - at :] if at < self.hashed else data)
-            self.hashed = end
+        with self._turn:
+            if at <= self.hashed < end:
+                self._sha.update(memoryview(data)[self.hashed - at :] if at < self.hashed else data)
+                self.hashed = end
         return data
 
     def block(self, at: int, end: int) -> Awaitable[bytes]:

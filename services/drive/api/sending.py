@@ -1,11 +1,10 @@
-"""The parts of an upload request. Its body is bytes of a file, read ahead by a block while the last one is sent."""
+"""The parts of an upload request. Its body is bytes of a file, read and hashed some blocks ahead of what is sent."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
@@ -14,6 +13,8 @@ from aiohttp.payload import Payload
 from services.drive.api import wire
 from services.drive.api.reading import BLOCK, Source
 from services.errors import HybridError
+
+_AHEAD = 2  # blocks that are read and hashed, and wait for the line
 
 
 class Body(Payload):
@@ -71,13 +72,13 @@ class Body(Payload):
             self.sent = 0
         if self._head:
             await writer.write(self._head)
+        ahead: asyncio.Queue[bytes | Exception] = asyncio.Queue(_AHEAD)
+        reading = asyncio.create_task(self._read(ahead))
         try:
-            at = self._start
-            following = self._next(at)
-            while following is not None:
-                data = await following
-                at += len(data)
-                following = self._next(at)
+            for _ in range(self._start, self._end, BLOCK):
+                data = await ahead.get()
+                if isinstance(data, Exception):
+                    raise data
                 async with asyncio.timeout(self._stall):
                     await writer.write(data)
                 self.sent += len(data)
@@ -85,11 +86,19 @@ class Body(Payload):
         except HybridError as error:
             self.error = error
             raise
+        finally:
+            reading.cancel()
         if self._tail:
             await writer.write(self._tail)
 
-    def _next(self, at: int) -> Any:
-        return self._source.block(at, min(at + BLOCK, self._end)) if at < self._end else None
+    async def _read(self, ahead: asyncio.Queue[bytes | Exception]) -> None:
+        """Read and hash block after block: the next one is begun as soon as the last is done, not when it is sent."""
+        try:
+            for at in range(self._start, self._end, BLOCK):
+                block = self._source.block(at, min(at + BLOCK, self._end))
+                await ahead.put(await asyncio.shield(block))  # given up, it is still waited for when the file is closed
+        except Exception as error:
+            await ahead.put(error)
 
 
 def query(kind: str) -> dict[str, str]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from services.drive.api import downloads
+from services.drive.api import downloads, parts
 from services.drive.api.placing import flushed
 from services.drive.api.types import DriveFile
 from services.drive.errors import Corrupted, DriveLimit, DriveRefused
 from services.errors import BadInput, HybridError, Refused, StoreUnreachable
 from tests.drive.api.conftest import Bench, found
+from tests.drive_bed.serve import CHECKOUT
 
 KB, MB = 1 << 10, 1 << 20
 MEDIA = "alt=media"
@@ -98,6 +100,67 @@ async def test_another_process_goes_on_with_what_came(bench: Bench) -> None:
     assert local.read_bytes() == data
     assert bench.shown == 8 * MB
     assert client.stats.received_bytes <= 5 * MB
+
+
+_KILLED = """
+import asyncio, sys
+from pathlib import Path
+from services.drive.api.client import DriveClient
+from tests.drive_bed.serve import DriveServer
+
+async def main(url, place, id):
+    server = DriveServer(url, Path(place))
+    account = server.account()
+    async with DriveClient(server.tokens(account), server.settings(account), Path(place) / "state") as client:
+        file = await client.get(id)
+        await client.download(file, Path(place) / "down/model.bin", lambda n: print(n, flush=True))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_what_a_killed_process_was_told_of_is_not_fetched_again(bench: Bench) -> None:
+    id, data = bench.remote("model.bin", 6 * MB + 77)
+    rule = bench.server.fault(path=MEDIA, rate=3 * MB, times=0)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _KILLED, bench.server.url, str(bench.place), id, cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout is not None
+    kept, steps = 0, []
+    while kept < 2 * MB:
+        steps.append(int(await child.stdout.readline()))
+        kept += steps[-1]
+    child.kill()
+    await child.wait()
+    assert bench.server.hits(rule)
+    bench.server.clear()
+    assert max(steps) < 700 * KB  # a slow line's bytes do not wait for a whole block
+    client = bench.client()
+    local = bench.place / "down/model.bin"
+    await client.download(await found(client, id), local, bench.on_bytes)
+    assert local.read_bytes() == data
+    assert client.stats.received_bytes <= len(data) - kept
+
+
+async def test_a_disk_that_can_not_be_written_past_its_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    id, data = bench.remote("model.bin", 5 * MB)
+    monkeypatch.setattr(parts, "_direct", lambda fd: -1)
+    assert (await fetch(bench, id)).read_bytes() == data
+
+
+async def test_an_error_of_the_disk_ends_it_and_nothing_gets_its_name(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second descriptor can't be written to: one that refuses all."""
+    id, data = bench.remote("model.bin", 5 * MB)
+    client = bench.client()
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_direct", lambda fd: os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(HybridError, match="can't be written"):
+            await client.download(await found(client, id), bench.place / "down/model.bin", bench.on_bytes)
+    assert not (bench.place / "down/model.bin").exists()
+    assert (await fetch(bench, id)).read_bytes() == data
 
 
 async def test_torn_parts_are_fetched_again(bench: Bench) -> None:
