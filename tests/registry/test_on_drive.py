@@ -297,8 +297,9 @@ def test_the_folders_state_machine_holds_on_drive(work: Workspace, monkeypatch: 
 def test_nothing_stays_open_at_the_end_of_a_run(
     work: Workspace, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = google_session.open_sessions()  # a loop of another test may not be collected yet
     for _ in range(3):
         _listing(work)
     assert "Unclosed" not in caplog.text
     assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
-    assert google_session.open_sessions() == 0
+    assert google_session.open_sessions() == before
