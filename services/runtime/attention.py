@@ -1,7 +1,7 @@
 """Attention over packed rows that never see each other, in the way that is fast on the device.
 
 On a CPU: batched products over a padded view, which on short rows is ten times as fast as the fused kernel. On a GPU
-our own kernel for short rows, where Triton is; with flash attention: its variable-length kernel on the packed rows
+with flash attention: our own kernel for short rows, where Triton is; its variable-length kernel on the packed rows
 themselves, or cuDNN's kernel where all rows are equally long. On other GPUs: torch's fused kernel over the padded view.
 """
 
@@ -206,27 +206,18 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def fits_short_rows(qkv: torch.Tensor, packing: Packing, shape: LlamaShape) -> bool:
-    """Whether our own kernel for short rows takes it, and is the faster one."""
-    return (
-        packing.longest <= SHORT
-        and qkv.dtype in (torch.bfloat16, torch.float16)
-        and shape.head_dim in (32, 64, 128)
-        and not packing.dense
-    )
-
-
 def attend(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing, shape: LlamaShape
 ) -> torch.Tensor:
     """Causal grouped-query attention of packed rows: (T × (heads + 2·kv)·head_dim) → (T × heads·head_dim)."""
     if qkv.device.type == "cpu":
         return cast(torch.Tensor, apply(Attention, qkv, cos, sin, packing, shape))
-    if pointwise.kernels is not None and fits_short_rows(qkv, packing, shape):
+    packed = has_flash(qkv.device, qkv.dtype) and not packing.dense
+    if packed and pointwise.kernels is not None and packing.longest <= SHORT and shape.head_dim in (32, 64, 128):
         short_rows = pointwise.kernels.ShortRows
         return cast(torch.Tensor, apply(short_rows, qkv, cos, sin, packing.positions, packing.longest, shape))
     query, key, value = apply(Rotated, qkv, cos, sin, shape)
-    if has_flash(qkv.device, qkv.dtype) and not packing.dense:
+    if packed:
         return cast(torch.Tensor, apply(Flash, query, key, value, packing)).flatten(1)
     query, key, value = (packing.pad(part).transpose(1, 2) for part in (query, key, value))
     with sdpa_kernel(_KERNELS, set_priority=True):

@@ -1,4 +1,4 @@
-"""Triton kernels for NVIDIA GPUs: attention over short packed rows, and SwiGLU's backward pass.
+"""Triton kernels for NVIDIA GPUs: attention over short packed rows, and SwiGLU.
 
 Flash attention starts from tiles of 128 positions of one row: on rows of 25 tokens, most of its work is on nothing.
 Here a tile is 16 neighbouring packed positions, whatever rows they belong to; a position sees those of its own row
