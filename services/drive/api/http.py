@@ -201,8 +201,9 @@ class Http:
     ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         self.stats.requests += 1
         self.stats.units += units
-        address = path if "://" in path else self.root + path
-        ours = _origin(address) == _origin(self.root)  # a session elsewhere needs no token, and gets none
+        whole = "://" in path
+        address = path if whole else self.root + path
+        ours = not whole or _origin(path) == _origin(self.root)  # a session elsewhere needs no token, and gets none
         return self._opened_session().request(
             method,
             address,

@@ -66,12 +66,17 @@ def _written(local: Path, data: bytes | bytearray, file: DriveFile) -> tuple[str
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256 and (file.sha256 or hashlib.md5(data, usedforsecurity=False).hexdigest() != file.md5):
         return "", -1
-    room(local, len(data))
+    if len(data) > INLINE:  # what is smaller says so when it is written
+        room(local, len(data))
     with sentences(local):
-        local.parent.mkdir(parents=True, exist_ok=True)
-        fd = locked(_part(local))
         try:
-            os.truncate(fd, 0)
+            fd = locked(_part(local))
+        except FileNotFoundError:
+            local.parent.mkdir(parents=True, exist_ok=True)
+            fd = locked(_part(local))
+        try:
+            if os.fstat(fd).st_size:  # ext4 would begin to write out at once what was cut, even by nothing
+                os.truncate(fd, 0)
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
