@@ -76,7 +76,8 @@ class Growing:
         if size < self._hashed:
             self._hashes = {}
         if size < self.size:
-            os.truncate(self.path, size)
+            with contextlib.suppress(FileNotFoundError):  # dropped meanwhile: another request ended the session
+                os.truncate(self.path, size)
             self.size = size
 
     def spoil(self, at: int) -> None:
