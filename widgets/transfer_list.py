@@ -77,7 +77,8 @@ class TransferList(LineList[TransferRow]):
                 return Cell(formats.duration(view.eta_s) if view.eta_s else "", "quiet")
             case "tries":
                 return Cell(formats.count(view.retries) if view.retries else "", "warn")
-        return Cell(shortened(f"{ARROWS[view.direction]} {visible(view.label)}", width))
+        where = " (foreground)" if view.foreground else ""
+        return Cell(shortened(f"{ARROWS[view.direction]} {visible(view.label)}{where}", width))
 
 
 def share(view: TransferView) -> float:
