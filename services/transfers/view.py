@@ -171,7 +171,8 @@ def _in_command(folder: Path, state: Fold, session: str) -> tuple[State, str, st
         return (phase if phase in FINISHED else "failed"), "", reason, hint  # type: ignore[return-value]
     cancelled = items.asked(folder, "cancel")
     if session:
-        return "running", "cancel soon" if cancelled else "moved by the command that asked for it", "", ""
+        note = "in the foreground: the command that asked for it moves it"
+        return "running", "cancel soon" if cancelled else note, "", ""
     if cancelled:
         return "cancelled", "", "", ""
     reason = "The command that moved it ended without a word: it was killed, or the box went down."

@@ -167,7 +167,7 @@ async def test_a_pull_in_the_foreground_is_seen_and_cancelled(
     """With its rate and its file on the way; what came is gone on from."""
     tree = {"w.bin": os.urandom(30 * MB)}
     await push(ctx, PushParams(str(plant(tmp_path / "m", tree)), "models/m"))
-    drive_server.fault(path="alt=media", rate=SLOW // 8, times=0)
+    drive_server.fault(path="alt=media", rate=SLOW // 2, times=0)
     pulling = asyncio.create_task(pull(ctx, PullParams("models/m", "back")))
     found = await asyncio.to_thread(_under_way, ctx.workspace)
     assert found.foreground and found.direction == "pull" and found.rate and found.eta_s
@@ -176,15 +176,14 @@ async def test_a_pull_in_the_foreground_is_seen_and_cancelled(
     with pytest.raises(HybridError, match="was cancelled from the queue"):
         await pulling
     drive_server.clear()
-    before = len(drive_server.requests)
     back = await pull(ctx, PullParams("models/m", "back"))
     assert isinstance(back, Moved) and tree_of(ctx.workspace.root / "back") == tree
-    assert 0 < sum(r.bytes_out for r in drive_server.requests[before:] if "alt=media" in r.query) < 30 * MB
+    assert 30 * MB <= sum(r.bytes_out for r in drive_server.requests if "alt=media" in r.query) < 1.1 * 30 * MB
 
 
 def _under_way(workspace: Workspace) -> TransferView:
     end = time.monotonic() + 15
-    while not (found := [t for t in read_all(workspace).transfers if t.state == "running" and t.files and t.rate]):
+    while not (found := [t for t in read_all(workspace).transfers if t.state == "running" and t.done_bytes > 8 * MB]):
         assert time.monotonic() < end
         time.sleep(0.02)
     return found[0]
