@@ -36,10 +36,22 @@ async def carry_out(workspace: Workspace, spec: Spec, store: Store, found: Compa
     Raises what that raises, and HybridError when it was cancelled from the queue.
     """
     moves = found.of("new", "changed") or (spec.delete and found.of("extra"))
-    shown = await asyncio.to_thread(_Shown.begin, workspace, spec) if moves else None
+    shown = await _begin(workspace, spec) if moves else None
     if shown is None:
         return await engine.carry_out(store, found, report, delete=spec.delete)
     return await _carry_out(shown, spec, store, found, report)
+
+
+async def _begin(workspace: Workspace, spec: Spec) -> _Shown | None:
+    """Cancelled meanwhile, it leaves nothing that looks alive."""
+    begun = asyncio.ensure_future(asyncio.to_thread(_Shown.begin, workspace, spec))
+    try:
+        return await asyncio.shield(begun)
+    except asyncio.CancelledError:
+        if shown := await begun:
+            with shown.to_its_end():
+                raise
+        raise
 
 
 async def _carry_out(shown: _Shown, spec: Spec, store: Store, found: Comparison, report: engine.Report) -> Moved:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from services.context import Context
+from services.drive.open import open_store
 from services.errors import BadInput, Refused
-from services.transfers import foreground, items
+from services.transfers import foreground, items, plan
 from services.transfers.actions import PushParams, push
 from services.transfers.queue_actions import (
     PriorityParams,
@@ -128,6 +131,22 @@ async def test_a_failure_is_told_in_both_places(ctx: Context, workspace: Workspa
         await push(ctx, PushParams(str(plant(tmp_path / "m", tree)), "models/m"))
     [seen] = read_all(workspace).transfers
     assert (seen.state, seen.reason, seen.hint) == ("failed", str(raised.value), raised.value.hint)
+
+
+async def test_stopped_as_it_begins_it_does_not_look_alive(ctx: Context, workspace: Workspace, source: Path) -> None:
+    """In the panel, whose process goes on and would hold the lock."""
+    store = open_store(workspace)
+    found = await plan.compare(store, "push", source, "models/m")
+    spec = items.Spec(
+        1, items.new_id(), "push", str(source), "models/m", "", False, False, "", "m", time.time(), foreground=True
+    )
+    moving = asyncio.create_task(foreground.carry_out(workspace, spec, store, found, lambda _: None))
+    await asyncio.sleep(0)
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+    [seen] = read_all(workspace).transfers
+    assert (seen.state, seen.done_bytes) == ("cancelled", 0) and not items.holder(items.queue(workspace) / seen.id)
 
 
 async def test_a_queue_that_cannot_be_written_stops_nothing(ctx: Context, workspace: Workspace, tmp_path: Path) -> None:
