@@ -268,7 +268,7 @@ _TABLE = (
     Action(
         "drive.priority",
         "services.transfers.queue_actions:priority",
-        "Move a waiting transfer up or down in the queue.",
+        "Move a transfer up or down in the queue; a higher one takes the running one's place.",
         writes=True,
     ),
     Action("drive.clear", "services.transfers.queue_actions:clear", "Forget transfers that are over.", writes=True),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
+from rich.cells import cell_len
 from textual.content import Content
 
 from services import formats
@@ -77,7 +78,11 @@ class TransferList(LineList[TransferRow]):
                 return Cell(formats.duration(view.eta_s) if view.eta_s else "", "quiet")
             case "tries":
                 return Cell(formats.count(view.retries) if view.retries else "", "warn")
-        return Cell(shortened(f"{ARROWS[view.direction]} {visible(view.label)}", width))
+        what = f"{ARROWS[view.direction]} {visible(view.label)}"
+        mark = " (foreground)"  # where there is room; the facts say it in any case
+        if view.foreground and cell_len(what + mark) <= width:
+            return Cell(what + mark)
+        return Cell(shortened(what, width))
 
 
 def share(view: TransferView) -> float:

@@ -15,7 +15,7 @@ from services.context import Context, Plan, Progress
 from services.drive.open import open_store
 from services.drive.store import Store, parts
 from services.errors import BadInput, CheckFailed
-from services.transfers import engine, items, plan, verifying
+from services.transfers import foreground, items, plan, verifying
 from services.transfers.guards import check_free
 from services.transfers.meter import Reading
 from services.transfers.plan import Comparison
@@ -146,17 +146,17 @@ async def _transfer(
         return wanted
     if found.of("changed") or budget or (delete and found.of("extra")):
         ctx.approve(wanted)
-    if background:
-        return await asyncio.to_thread(_enqueue, ctx, direction, sides, delete)
-    stage = "sending" if direction == "push" else "fetching"
-    return await engine.carry_out(store, found, lambda r: ctx.report(_progress(stage, r)), delete=delete)
-
-
-def _enqueue(ctx: Context, direction: Direction, sides: _Sides, delete: bool) -> TransferView:
     spec = Spec(
         1, items.new_id(), direction, str(sides.local), sides.store, sides.only, delete, ctx.yes,
-        items.place(ctx.workspace.settings), sides.label, time.time(),
+        items.place(ctx.workspace.settings), sides.label, time.time(), foreground=not background,
     )  # fmt: skip
+    if background:
+        return await asyncio.to_thread(_enqueue, ctx, spec)
+    stage = "sending" if direction == "push" else "fetching"
+    return await foreground.carry_out(ctx.workspace, spec, store, found, lambda r: ctx.report(_progress(stage, r)))
+
+
+def _enqueue(ctx: Context, spec: Spec) -> TransferView:
     folder = items.add(ctx.workspace, spec)
     items.start_worker(ctx.workspace)
     return wait_for_worker(ctx.workspace, folder)

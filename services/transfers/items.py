@@ -42,9 +42,21 @@ def folders(workspace: Workspace) -> list[Path]:
 
 def add(workspace: Workspace, spec: Spec) -> Path:
     """Put a transfer into the queue: its folder appears whole. Raises HybridError when it can't be written."""
+    return _add(workspace, spec, "")[0]
+
+
+def add_held(workspace: Workspace, spec: Spec, session: str) -> tuple[Path, int]:
+    """``add`` for a transfer that this process moves itself: the descriptor holds its lock until it is closed.
+
+    The lock is there before the folder is, so that at no moment does it look left alone.
+    """
+    return _add(workspace, spec, session)
+
+
+def _add(workspace: Workspace, spec: Spec, session: str) -> tuple[Path, int]:
     workspace.ensure_state()
     top = queue(workspace)
-    new: Path | None = None
+    new, lock = None, -1
     try:
         top.mkdir(mode=0o700, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=top))
@@ -52,8 +64,14 @@ def add(workspace: Workspace, spec: Spec) -> Path:
         atomic.write_bytes(
             new / "spec.json", msgspec.json.format(msgspec.json.encode(spec), indent=1) + b"\n", mode=0o600
         )
-        return new.rename(top / spec.id)
+        if session:
+            lock = os.open(new / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(lock, session.encode())
+        return new.rename(top / spec.id), lock
     except OSError as error:
+        if lock >= 0:
+            os.close(lock)
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)
         raise HybridError(
@@ -125,8 +143,13 @@ def number(folder: Path, name: str) -> int:
 
 def living(workspace: Workspace) -> str:
     """The session of the worker that lives now, "" when none does: its lock says so, process ids play no part."""
+    return holder(queue(workspace))
+
+
+def holder(folder: Path) -> str:
+    """Who holds the lock in ``folder``: of the queue's, the worker; of a transfer's, the command that moves it."""
     try:
-        fd = os.open(queue(workspace) / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:

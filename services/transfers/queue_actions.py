@@ -148,12 +148,12 @@ def _line(seen: TransferView) -> TransferLine:
     share = 1.0 if seen.state == "done" else seen.done_bytes / seen.total_bytes if seen.total_bytes else None
     speed = f"{formats.size(seen.rate)}/s" if seen.rate is not None else ""
     bad = seen.reason if seen.state != "done" else ""
-    what = f"{seen.direction} {seen.label}"
+    what = f"{seen.direction} {seen.label}{', in the foreground' * seen.foreground}"
     return TransferLine(seen.id, seen.state, what, share, seen.total_bytes, speed, seen.eta_s, seen.retries, bad)
 
 
 async def pause(ctx: Context, params: TransferParams) -> TransferView | Plan:
-    """Let a transfer rest; what arrived stays. Raises Refused when it is over."""
+    """Let a transfer rest; what arrived stays. Raises Refused when it is over, or when its own command moves it."""
     return await _wish(ctx, params.transfer, "pause")
 
 
@@ -168,6 +168,11 @@ async def _wish(ctx: Context, word: str, wish: str) -> TransferView | Plan:
     seen = await asyncio.to_thread(read, ctx.workspace, folder)
     if seen.state in FINISHED:
         raise Refused(f"The transfer {seen.id} is {seen.state}; there is nothing to {wish}.", hint=seen.hint)
+    if wish == "pause" and seen.foreground:
+        raise Refused(
+            f"The transfer {seen.id} is moved by the command that asked for it and can't be paused.",
+            hint="drive.cancel ends that command; drive.resume then goes on in the background.",
+        )
     if ctx.dry_run:
         return Plan(f"drive.{wish}", f"{wish} the transfer {seen.id}; what arrived stays")
     await asyncio.to_thread(items.ask, folder, wish)
@@ -209,10 +214,16 @@ def _resume(workspace: Workspace, folder: Path, seen: TransferView) -> TransferV
 
 
 async def priority(ctx: Context, params: PriorityParams) -> Transfers | Plan:
-    """Move a waiting transfer up or down in the queue. One that runs is not interrupted."""
+    """Move a transfer up or down in the queue. One that runs makes room for one that waits and is higher now.
+
+    Raises Refused for one that its own command moves: it has no place in the order.
+    """
     ctx.will_write("drive.priority")
     folder = await asyncio.to_thread(items.find, ctx.workspace, params.transfer)
-    waiting = [t for t in (await asyncio.to_thread(read_all, ctx.workspace)).transfers if t.state not in FINISHED]
+    all_of_them = (await asyncio.to_thread(read_all, ctx.workspace)).transfers
+    if any(t.foreground and t.id == folder.name for t in all_of_them):
+        raise Refused(f"The transfer {folder.name} is moved by the command that asked for it: it waits for no other.")
+    waiting = [t for t in all_of_them if t.state not in FINISHED and not t.foreground]
     wanted = _wanted(params.to, items.number(folder, "priority"), [t.priority for t in waiting if t.id != folder.name])
     if ctx.dry_run:
         return Plan("drive.priority", f"give the transfer {folder.name} the priority {wanted}")

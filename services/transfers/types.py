@@ -4,6 +4,8 @@ A transfer's directory has the layout of a run's::
 
     .hybrid/transfers/<id>/   spec.json  events-NNNNNN.jsonl  control/{pause,cancel,again,priority}
     .hybrid/transfers/        worker.lock  worker.log
+
+One that runs in the foreground, in the command that asked for it, has a ``worker.lock`` of its own.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class Spec(msgspec.Struct, frozen=True):
 
     ``local`` is an absolute path; ``store`` a folder's path in the store; ``only`` the one file of it that travels, ""
     for all. ``agreed``: the plan was shown and got a yes, so files may be overwritten. ``place`` is which store was
-    meant; a worker that finds another in the settings refuses. ``label`` is what the person asked for.
+    meant; a worker that finds another in the settings refuses. ``label`` is what the person asked for. ``foreground``:
+    the command that asked for it moves it itself; the worker takes it only when somebody resumes it later.
     """
 
     v: int
@@ -72,6 +75,7 @@ class Spec(msgspec.Struct, frozen=True):
     place: str
     label: str
     created_at: float
+    foreground: bool = False
 
 
 class FileProgress(msgspec.Struct, frozen=True):
@@ -88,6 +92,7 @@ class TransferView(msgspec.Struct, frozen=True):
     ``done_bytes`` and ``total_bytes`` count what was found to be missing when it first began; ``moved_bytes`` is what
     really went over the line in all attempts, so more than that was sent twice. ``rate`` is bytes a second, smoothed;
     ``eta_s`` None while unknown. ``retries`` and ``trouble`` are the store's: how often it tried again, and why last.
+    ``foreground``: the command that asked for it moves it, not the queue's worker: it can be cancelled, not paused.
     """
 
     id: str
@@ -115,6 +120,7 @@ class TransferView(msgspec.Struct, frozen=True):
     hint: str = ""
     files: tuple[FileProgress, ...] = ()
     problems: tuple[str, ...] = ()
+    foreground: bool = False
 
 
 class Transfers(msgspec.Struct, frozen=True):

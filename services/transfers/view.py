@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -92,14 +93,19 @@ class Reader:
 
     def view(self, session: str) -> TransferView:
         """The transfer now; ``session`` is the living worker's, asked before the events are read."""
+        foreground = in_foreground(self.spec, self.folder)
+        if foreground:
+            session = items.holder(self.folder)
         for event in self._follower.all():
             self.state.apply(event)
-        return view(self.spec, self.folder, self.state, session, self._follower.problems)
+        return view(self.spec, self.folder, self.state, session, self._follower.problems, foreground=foreground)
 
 
-def view(spec: Spec, folder: Path, state: Fold, session: str, problems: tuple[str, ...] = ()) -> TransferView:
+def view(
+    spec: Spec, folder: Path, state: Fold, session: str, problems: tuple[str, ...] = (), *, foreground: bool = False
+) -> TransferView:
     """``state`` as a TransferView."""
-    name, note, reason, hint = _standing(folder, state, session)
+    name, note, reason, hint = (_in_command if foreground else _standing)(folder, state, session)
     last = state.last
     live = name in ("running", "retrying")
     moved = state.moved_before + last.moved_bytes
@@ -115,11 +121,19 @@ def view(spec: Spec, folder: Path, state: Fold, session: str, problems: tuple[st
         rate=last.rate if live else None, eta_s=last.eta_s if live else None, attempt=state.attempt,
         retries=state.retries_before + last.retries, trouble=state.trouble, note=note, reason=reason, hint=hint,
         files=last.files if live else (), problems=problems[:_MOST_PROBLEMS],
+        foreground=foreground,
     )  # fmt: skip
 
 
-def runnable(folder: Path, state: Fold) -> bool:
-    """Whether a worker should take it: not over (or asked for again since), not paused, not cancelled."""
+def in_foreground(spec: Spec, folder: Path) -> bool:
+    """Whether a command moves it itself, or did; one that was resumed is the worker's like any other."""
+    return spec.foreground and not items.asked(folder, "again")
+
+
+def runnable(folder: Path, state: Fold, spec: Spec) -> bool:
+    """Whether a worker should take it: no command's, not over (or asked for again since), not paused or cancelled."""
+    if in_foreground(spec, folder):
+        return False
     if state.ended and items.number(folder, "again") < state.attempt:
         return False
     return not (items.asked(folder, "pause") or items.asked(folder, "cancel"))
@@ -139,11 +153,31 @@ def _standing(folder: Path, state: Fold, session: str) -> tuple[State, str, str,
     if items.asked(folder, "pause"):
         return "paused", "", "", ""
     if session:
-        return "queued", "goes on where it was" if state.attempt else "", "", ""
+        return "queued", _waits(state), "", ""
     hint = f"drive.resume transfer={folder.name.rpartition('-')[2]} goes on where it was."
     if state.attempt and not state.ended:
         return "interrupted", "", "The worker ended without a word: it was killed, or the box went down.", hint
     return "queued", "no worker is running", "", hint
+
+
+def _waits(state: Fold) -> str:
+    return state.note if state.phase == "queued" else "goes on where it was" if state.attempt else ""
+
+
+def _in_command(folder: Path, state: Fold, session: str) -> tuple[State, str, str, str]:
+    """``_standing`` of one that a command moves itself: it lives as long as that holds the lock."""
+    if state.ended:
+        phase, reason, hint = state.ended
+        return (phase if phase in FINISHED else "failed"), "", reason, hint  # type: ignore[return-value]
+    cancelled = items.asked(folder, "cancel")
+    if session:
+        note = "in the foreground: the command that asked for it moves it"
+        return "running", "cancel soon" if cancelled else note, "", ""
+    if cancelled:
+        return "cancelled", "", "", ""
+    reason = "The command that moved it ended without a word: it was killed, or the box went down."
+    hint = f"drive.resume transfer={folder.name.rpartition('-')[2]} goes on where it was, in the background."
+    return "interrupted", "", reason, hint
 
 
 _readers: dict[Path, Reader] = {}
@@ -162,6 +196,24 @@ def _reader(folder: Path) -> Reader:
         _readers.pop(folder, None)
         _readers[folder] = Reader(folder)
     return _readers[folder]
+
+
+def next_one(workspace: Workspace, above: int | None = None) -> Reader | None:
+    """The transfer that a worker is to take: the highest priority, then the oldest.
+
+    ``above``: only one of a higher priority than that. What can't be read is left out.
+    """
+    found: list[tuple[int, float, Reader]] = []
+    for folder in items.folders(workspace):
+        priority = items.number(folder, "priority")
+        if above is not None and priority <= above:
+            continue
+        with _lock, contextlib.suppress(HybridError):
+            reader = _reader(folder)
+            reader.view("")
+            if runnable(folder, reader.state, reader.spec):
+                found.append((-priority, reader.spec.created_at, reader))
+    return min(found, key=lambda f: f[:2], default=(0, 0.0, None))[2]
 
 
 def wait_for_worker(workspace: Workspace, folder: Path, seconds: float = 3.0) -> TransferView:

@@ -1,7 +1,9 @@
 """The background process that works the queue off: ``python -m services.transfers.worker WORKSPACE``.
 
-One a workspace, by a lock that the system releases when it dies. It takes transfers by priority, then age, and ends
-when none is left. Killed at any moment, it loses nothing: the next one compares both sides again and goes on.
+One a workspace, by a lock that the system releases when it dies. It takes transfers by priority, then age, one at a
+time, and ends when none is left. When one that waits gets a higher priority than the one that runs, the latter makes
+room: it keeps what it has and goes on when its turn comes again. Killed at any moment, it loses nothing: the next one
+compares both sides again and goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Coroutine
 from pathlib import Path
 
 from services import formats
@@ -22,27 +23,20 @@ from services.drive.errors import Corrupted, SignInNeeded
 from services.drive.open import open_store
 from services.drive.store import Store
 from services.errors import BadInput, HybridError, Refused, StoreUnreachable
-from services.transfers import engine, items, plan
+from services.transfers import asked, engine, items, plan
+from services.transfers.asked import Asked
 from services.transfers.guards import check_free
 from services.transfers.journal import Journal
 from services.transfers.meter import Reading
 from services.transfers.types import Moved, Spec
-from services.transfers.view import Reader, runnable
+from services.transfers.view import Reader, next_one
 from services.workspace import Workspace, open_workspace
 
 DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # between tries while the store does not answer; the last one again and again
 GIVE_UP_S = 86_400.0  # without a byte for so long, a transfer fails
 LOCK_WAIT_S = 3.0  # longer than a worker that has found the queue empty needs to end
-_LOOK_S = 0.1
+_LOOK_ROUND_S = 0.5  # so often the queue is looked through for a more urgent one
 _CORRUPTED_TRIES = 3
-
-
-class _Asked(Exception):
-    """The transfer is to stop: ``wish`` is "pause" or "cancel"."""
-
-    def __init__(self, wish: str) -> None:
-        super().__init__(wish)
-        self.wish = wish
 
 
 def main(words: list[str]) -> int:
@@ -78,21 +72,9 @@ async def _work(workspace: Workspace, session: str) -> None:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        while (reader := await asyncio.to_thread(_next, workspace)) is not None:
+        while (reader := await asyncio.to_thread(next_one, workspace)) is not None:
             # A person may have changed the settings since the worker began.
             await _Item(await asyncio.to_thread(open_workspace, workspace.root), session, reader).run()
-
-
-def _next(workspace: Workspace) -> Reader | None:
-    """The transfer to take: the highest priority, then the oldest."""
-    found: list[Reader] = []
-    for folder in items.folders(workspace):
-        with contextlib.suppress(HybridError):
-            reader = Reader(folder)
-            reader.view("")
-            if runnable(folder, reader.state):
-                found.append(reader)
-    return min(found, key=lambda r: (-items.number(r.folder, "priority"), r.spec.created_at), default=None)
 
 
 class _Item:
@@ -107,17 +89,20 @@ class _Item:
         self.journal = Journal(self.folder, self.spec.id, reader.state.attempt + 1)
         self.progress_at = time.monotonic()
         self._had = -1
+        self._looked_at = self.progress_at
 
     async def run(self) -> None:
         """To its end, or until a person wants it to stop. Never raises what belongs to this transfer alone."""
         try:
             self.journal.phase("running", note="comparing both sides", session=self.session)
             await self._until_done()
-        except _Asked as asked:
-            if asked.wish == "cancel":
+        except Asked as stop:
+            if stop.wish == "cancel":
                 self.journal.end("cancelled")
-            else:
+            elif stop.wish == "pause":
                 self.journal.phase("paused")
+            else:
+                self.journal.phase("queued", note="made room for a more urgent one; goes on where it was")
         except HybridError as error:
             self.journal.end("failed", str(error), error.hint)
         except OSError as error:
@@ -135,7 +120,7 @@ class _Item:
         while True:
             began = self.progress_at
             try:
-                moved = await self._asked_meanwhile(self._once(store))
+                moved = await asked.unless(self._once(store), self._look)
                 self.journal.end("done", "; ".join(moved.problems), files=moved.files, bytes=moved.bytes)
                 return
             except SignInNeeded:
@@ -203,22 +188,15 @@ class _Item:
             self._had, self.progress_at = reading.done_bytes, time.monotonic()
         self.journal.figures(reading, last=reading.done_bytes == reading.total_bytes)
 
-    async def _asked_meanwhile(self, work: Coroutine[None, None, Moved]) -> Moved:
-        """Await ``work`` unless a person wants it to stop."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
-                self._look()
-            return task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-    def _look(self) -> None:
-        for wish in ("cancel", "pause"):
-            if items.asked(self.folder, wish):
-                raise _Asked(wish)
+    async def _look(self) -> None:
+        """Raises Asked when it is to stop: a person wants it, or one that waits is more urgent."""
+        asked.look(self.folder)
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_ROUND_S:
+            self._looked_at = now
+            mine = items.number(self.folder, "priority")
+            if await asyncio.to_thread(next_one, self.workspace, mine) is not None:
+                raise Asked("yield")
 
     async def _wait(self, trouble: HybridError, seconds: float) -> None:
         """Between two tries; a resume ends the wait."""
@@ -227,8 +205,8 @@ class _Item:
         until = time.monotonic() + seconds
         items.forget(self.folder, "now")
         while time.monotonic() < until and not items.asked(self.folder, "now"):
-            self._look()
-            await asyncio.sleep(_LOOK_S)
+            await self._look()
+            await asyncio.sleep(asked.LOOK_S)
         self.journal.phase("running", note="comparing both sides")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +32,8 @@ from tests.transfers.beds import plant, slow_tree, tree_of, worker_of
 from widgets.dialogs import Confirm, Message
 from widgets.drive_list import DriveList
 from widgets.form import FormDialog
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -205,6 +209,31 @@ async def test_steering_a_transfer_that_outlives_the_panel(app: HybridApp, works
         await pilot.press("x")
         await until_text(pilot, "Nothing is on its way.")
     assert not (app.crashed or again.crashed)
+
+
+async def test_a_push_in_another_terminal_is_seen_and_cancelled(app: HybridApp, workspace: Workspace) -> None:
+    """It can't be paused, which is said; ended, it is gone on with by the worker."""
+    plant(workspace.root / "out", slow_tree(files=3000))
+    words = ["--workspace", str(workspace.root), "--run", "drive.push", f"path={workspace.root / 'out'}", "to=models/m"]
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await _open(pilot, "Nothing is in the store yet.")
+        await pilot.press("t")
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "hybrid_tui", *words,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        await until_text(pilot, "↑ models/m (foreground)", seconds=20)
+        await until_text(pilot, "the command that asked for it moves it")
+        await pilot.press("space")
+        await until_text(pilot, "can't be paused")
+        await pilot.press("c")
+        await until_text(pilot, "■ cancelled")
+        _, said = await command.communicate()
+        assert command.returncode == 1 and b"was cancelled from the queue" in said
+        await pilot.press("space")
+        await until_text(pilot, "▶ running")
+        assert "(foreground)" not in screen_text(app)
+    assert not app.crashed
 
 
 async def test_the_queue_is_not_looked_at_from_another_screen(

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from services.context import Context
 from services.drive import google_init, google_session
+from services.errors import HybridError
 from services.transfers import items
 from services.transfers.actions import PlanParams, PullParams, PushParams, VerifyParams, plan_of, pull, push, verify
 from services.transfers.queue_actions import (
     ListParams,
+    PriorityParams,
     TransferParams,
     TrashParams,
+    cancel,
     list_level,
     pause,
+    priority,
     resume,
     trash,
 )
 from services.transfers.types import Moved, TransferView, Trashed
+from services.transfers.view import read, read_all
 from services.workspace import Workspace
 from tests.drive.google_bed import SignedIn
 from tests.drive_bed.serve import Account, DriveServer
@@ -122,6 +129,64 @@ async def test_retries_are_counted_and_a_pause_keeps_the_bytes(
     done = until(ctx.workspace, queued.id, lambda t: t.state in ("done", "failed"), 30)
     assert done.state == "done" and done.retries >= 1 and done.trouble
     assert sum(r.bytes_in for r in drive_server.requests if "/upload/" in r.path) < 1.1 * 30 * MB
+
+
+async def test_a_raised_one_starts_at_once(ctx: Context, drive_server: DriveServer, tmp_path: Path) -> None:
+    """The running one makes room, keeps what it has inside its file, and goes on by itself; an equal one waits."""
+    folder = plant(tmp_path / "m", {"w.bin": os.urandom(30 * MB)})
+    small = plant(tmp_path / "s", {"x": b"x"})
+    drive_server.fault(path="/upload/", rate=SLOW // 4, times=0)
+    large = await _queued(ctx, folder, "models/large")
+    until(ctx.workspace, large, lambda t: t.done_bytes > MB)
+    equal, raised = await _queued(ctx, small, "models/equal"), await _queued(ctx, small, "models/raised")
+    assert read(ctx.workspace, items.queue(ctx.workspace) / large).attempt == 1
+    await priority(ctx, PriorityParams(raised, "up"))
+    until(ctx.workspace, raised, lambda t: t.state == "done")
+    seen = until(ctx.workspace, large, lambda t: t.state == "running" and t.attempt == 2)  # older than the equal one
+    assert 0 < seen.done_bytes < seen.total_bytes == 30 * MB
+    assert read(ctx.workspace, items.queue(ctx.workspace) / equal).state == "queued"
+    await priority(ctx, PriorityParams(large, "down"))  # the other way round: the running one is lowered
+    waits = until(ctx.workspace, large, lambda t: t.state == "queued")
+    assert "made room" in waits.note
+    until(ctx.workspace, equal, lambda t: t.state == "done")
+    drive_server.clear()
+    done = until(ctx.workspace, large, lambda t: t.state in ("done", "failed"), 30)
+    assert (done.state, done.attempt) == ("done", 3)
+    assert sum(r.bytes_in for r in drive_server.requests if "/upload/" in r.path) < 1.1 * 30 * MB
+
+
+async def _queued(ctx: Context, folder: Path, to: str) -> str:
+    queued = await push(ctx, PushParams(str(folder), to, background=True))
+    assert isinstance(queued, TransferView)
+    return queued.id
+
+
+async def test_a_pull_in_the_foreground_is_seen_and_cancelled(
+    ctx: Context, drive_server: DriveServer, tmp_path: Path
+) -> None:
+    """With its rate and its file on the way; what came is gone on from."""
+    tree = {"w.bin": os.urandom(30 * MB)}
+    await push(ctx, PushParams(str(plant(tmp_path / "m", tree)), "models/m"))
+    drive_server.fault(path="alt=media", rate=SLOW // 2, times=0)
+    pulling = asyncio.create_task(pull(ctx, PullParams("models/m", "back")))
+    found = await asyncio.to_thread(_under_way, ctx.workspace)
+    assert found.foreground and found.direction == "pull" and found.rate and found.eta_s
+    assert found.files[0].path == "w.bin" and found.total_bytes == 30 * MB
+    await cancel(ctx, TransferParams(found.id))
+    with pytest.raises(HybridError, match="was cancelled from the queue"):
+        await pulling
+    drive_server.clear()
+    back = await pull(ctx, PullParams("models/m", "back"))
+    assert isinstance(back, Moved) and tree_of(ctx.workspace.root / "back") == tree
+    assert 30 * MB <= sum(r.bytes_out for r in drive_server.requests if "alt=media" in r.query) < 1.1 * 30 * MB
+
+
+def _under_way(workspace: Workspace) -> TransferView:
+    end = time.monotonic() + 15
+    while not (found := [t for t in read_all(workspace).transfers if t.state == "running" and t.done_bytes > 8 * MB]):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found[0]
 
 
 async def test_levels_say_what_cannot_be_fetched(

@@ -118,18 +118,18 @@ async def test_pause_resume_cancel(ctx: Context, workspace: Workspace, tmp_path:
 
 
 async def test_priority_decides_then_age(ctx: Context, workspace: Workspace, tmp_path: Path) -> None:
-    first = await _queued(ctx, plant(tmp_path / "a", slow_tree()), "models/a")
-    until(workspace, first.id, _underway)
+    """Set before there is a worker that could begin."""
     small = plant(tmp_path / "s", {"x": b"x"})
-    second = await _queued(ctx, small, "models/b")
-    third = await _queued(ctx, small, "models/c")
-    await priority(ctx, PriorityParams(third.id, "up"))
+    place = items.place(workspace.settings)
+    first, second, third = (items.add(workspace, _spec(workspace, small, place, f"models/{n}")).name for n in range(3))
+    await priority(ctx, PriorityParams(second, "down"))
+    await priority(ctx, PriorityParams(third, "up"))
     order = [t.id for t in (await transfers(ctx, TransfersParams(whole=True))).transfers]
-    assert order == [first.id, third.id, second.id]
-    await cancel(ctx, TransferParams(first.id))
-    until(workspace, second.id, lambda t: t.state == "done")
-    ends = {t.id: t.ended_at for t in (await transfers(ctx, TransfersParams(whole=True))).transfers}
-    assert (ends[third.id] or 0) <= (ends[second.id] or 0)
+    assert order == [third, first, second]
+    items.start_worker(workspace)
+    until(workspace, second, lambda t: t.state == "done")
+    ends = {t.id: t.ended_at or 0.0 for t in (await transfers(ctx, TransfersParams(whole=True))).transfers}
+    assert 0.0 < ends[third] <= ends[first] <= ends[second]
 
 
 async def test_an_unreachable_store_is_waited_for(ctx: Context, workspace: Workspace, tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ async def test_a_failure_says_why_and_what_next(ctx: Context, workspace: Workspa
     assert tree_of(workspace.store_path / "models/m") == {"x": b"x"}
 
 
-def _spec(workspace: Workspace, folder: Path, place: str) -> items.Spec:
-    return items.Spec(1, items.new_id(), "push", str(folder), "models/m", "", False, False, place, "m", time.time())
+def _spec(workspace: Workspace, folder: Path, place: str, to: str = "models/m") -> items.Spec:
+    return items.Spec(1, items.new_id(), "push", str(folder), to, "", False, False, place, "m", time.time())
 
 
 def test_one_worker_a_workspace_and_none_that_idles(workspace: Workspace) -> None:

@@ -72,19 +72,20 @@ def test_a_torn_line_and_a_damaged_spec_are_survived(workspace: Workspace) -> No
 
 
 def test_wishes_decide_what_a_worker_takes(workspace: Workspace) -> None:
-    folder = items.add(workspace, _spec("20260101-0000-aaaa"))
-    assert runnable(folder, Fold())
+    spec = _spec("20260101-0000-aaaa")
+    folder = items.add(workspace, spec)
+    assert runnable(folder, Fold(), spec)
     for wish, state in (("pause", "paused"), ("cancel", "cancelled")):
         items.ask(folder, wish)
-        assert not runnable(folder, Fold()) and Reader(folder).view("").state == state
+        assert not runnable(folder, Fold(), spec) and Reader(folder).view("").state == state
         items.forget(folder, wish)
     journal = Journal(folder, folder.name, 1)
     journal.end("failed", "why", "what next")
     journal.close()
     reader = Reader(folder)
-    assert reader.view("").state == "failed" and not runnable(folder, reader.state)
+    assert reader.view("").state == "failed" and not runnable(folder, reader.state, reader.spec)
     items.ask(folder, "again", "1")
-    assert runnable(folder, reader.state) and reader.view("").state == "queued"
+    assert runnable(folder, reader.state, reader.spec) and reader.view("").state == "queued"
 
 
 def test_long_transfers_rotate_their_events(workspace: Workspace, monkeypatch: Any) -> None:

@@ -1,11 +1,12 @@
 """How fast requests may go: Drive's quota is counted in units, and files are created at a slow steady rate.
 
-A user of a project has 325,000 units a minute (https://developers.google.com/workspace/drive/api/guides/limits), and
-about three files a second can be created for long. Both are token buckets that are full at the start: two hundred
-small files, or a thousand listings, go at once; only what lasts is held to the steady rate. What is let through within
-any minute, burst and refill together, stays below the quota. When Drive says that we are too fast all the same
-(another program shares the account), what is left of the burst is halved and the rate too; each request that passes
-brings a little of it back.
+A user of a project has 325,000 units a minute (https://developers.google.com/workspace/drive/api/guides/limits;
+projects that used the API before May 2026 keep what they had, 12,000 requests by an earlier state of that page), and
+about three files a second can be created for long, which is reported, not documented. Both are token buckets that are
+full at the start: two hundred small files, or a thousand listings, go at once; only what lasts is held to the steady
+rate. What is let through within any minute, burst and refill together, stays below the quota. When Drive says that we
+are too fast all the same (an older project, or another program shares the account), what is left of the burst is
+halved and the rate too; each request that passes brings a little of it back.
 """
 
 from __future__ import annotations
