@@ -61,6 +61,15 @@ def _turn_back(first, second, target, cos, sin, at, known, width, HALF: tl.const
 
 
 @triton.jit
+def _keys(head, cos, sin, k, known, width, KV: tl.constexpr, DIM: tl.constexpr):
+    """Both halves of the rotated keys at ``k`` of the head whose keys begin at ``head``, and their values."""
+    HALF: tl.constexpr = DIM // 2
+    first, second = _turned(head, cos, sin, k, known, width, HALF)
+    place = head + KV * DIM + k[:, None] * width + tl.arange(0, DIM)[None, :]
+    return first, second, tl.load(place, mask=known[:, None], other=0.0)
+
+
+@triton.jit
 def _forward(
     qkv, cos, sin, positions, out, sums, tokens, scale,
     HEADS: tl.constexpr, KV: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr,
@@ -79,11 +88,8 @@ def _forward(
     start = tile * BLOCK - tl.load(positions + tile * BLOCK).to(tl.int32)
     for k0 in range(start // BLOCK * BLOCK, tile * BLOCK + BLOCK, BLOCK):
         k = k0 + tl.arange(0, BLOCK)
-        k_known = k < tokens
-        k1, k2 = _turned(qkv + key_at, cos, sin, k, k_known, width, HALF)
-        place = qkv + key_at + KV * DIM + k[:, None] * width + column[None, :]
-        value = tl.load(place, mask=k_known[:, None], other=0.0)
-        seen = (q_row[:, None] == _row(positions, k, k_known)[None, :]) & (k[None, :] <= q[:, None])
+        k1, k2, value = _keys(qkv + key_at, cos, sin, k, k < tokens, width, KV, DIM)
+        seen = (q_row[:, None] == _row(positions, k, k < tokens)[None, :]) & (k[None, :] <= q[:, None])
         scores = tl.where(seen, (tl.dot(q1, tl.trans(k1)) + tl.dot(q2, tl.trans(k2))) * scale, NOTHING)
         higher = tl.maximum(highest, tl.max(scores, 1))
         weights = tl.where(seen, tl.exp2(scores - higher[:, None]), 0.0)
@@ -119,11 +125,8 @@ def _backward_query(
     start = tile * BLOCK - tl.load(positions + tile * BLOCK).to(tl.int32)
     for k0 in range(start // BLOCK * BLOCK, tile * BLOCK + BLOCK, BLOCK):
         k = k0 + tl.arange(0, BLOCK)
-        k_known = k < tokens
-        k1, k2 = _turned(qkv + key_at, cos, sin, k, k_known, width, HALF)
-        place = qkv + key_at + KV * DIM + k[:, None] * width + column[None, :]
-        value = tl.load(place, mask=k_known[:, None], other=0.0)
-        seen = (q_row[:, None] == _row(positions, k, k_known)[None, :]) & (k[None, :] <= q[:, None])
+        k1, k2, value = _keys(qkv + key_at, cos, sin, k, k < tokens, width, KV, DIM)
+        seen = (q_row[:, None] == _row(positions, k, k < tokens)[None, :]) & (k[None, :] <= q[:, None])
         scores = (tl.dot(q1, tl.trans(k1)) + tl.dot(q2, tl.trans(k2))) * scale
         weights = tl.where(seen, tl.exp2(scores - total[:, None]), 0.0)
         change = (weights * (tl.dot(slope, tl.trans(value)) - delta[:, None])).to(k1.dtype)
@@ -145,10 +148,7 @@ def _backward_key(
     k, column = tile * BLOCK + tl.arange(0, BLOCK), tl.arange(0, DIM)
     k_known = k < tokens
     k_row = _row(positions, k, k_known)
-    k1, k2 = _turned(qkv + key_at, cos, sin, k, k_known, width, HALF)
-    value_at = key_at + KV * DIM
-    own = value_at + k[:, None] * width + column[None, :]
-    value = tl.load(qkv + own, mask=k_known[:, None], other=0.0)
+    k1, k2, value = _keys(qkv + key_at, cos, sin, k, k_known, width, KV, DIM)
     grad1, grad2 = tl.zeros([BLOCK, HALF], tl.float32), tl.zeros([BLOCK, HALF], tl.float32)
     grad_value = tl.zeros([BLOCK, DIM], tl.float32)
     end = tile * BLOCK + BLOCK
@@ -172,7 +172,8 @@ def _backward_key(
                 grad1 += tl.dot(tl.trans(change), q1)
                 grad2 += tl.dot(tl.trans(change), q2)
     _turn_back(grad1 * factor, grad2 * factor, result + key_at, cos, sin, k, k_known, width, HALF)
-    tl.store(result + own, grad_value, mask=k_known[:, None])
+    place = result + key_at + KV * DIM + k[:, None] * width + column[None, :]
+    tl.store(place, grad_value, mask=k_known[:, None])
 
 
 class ShortRows(torch.autograd.Function):
