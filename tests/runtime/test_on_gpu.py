@@ -100,6 +100,7 @@ def test_a_stopped_and_resumed_run_gives_the_same_losses(tmp_path: Path, dtype: 
     model = tiny_model.write_llama(tmp_path / "model")
     data = support.write_dataset(tmp_path / "data", train=400)
     settings = {"dtype": dtype, "batch_rows": 0, "batch_tokens": 512, "epochs": 6, "lr": 0.01, "compile": "on"}
+    settings["processes"] = 1  # in this process: with several GPUs each part would start a group of its own
     whole = support.write_run(tmp_path / "whole", model, data, **settings)
     code, events = support.train(whole)
     assert code == 0, events
@@ -125,7 +126,9 @@ def test_qlora_learns_and_opens_again(tmp_path: Path, task: str) -> None:
 
     model = tiny_model.write_llama(tmp_path / "model")
     data = support.write_dataset(tmp_path / "data")
-    folder = support.write_run(tmp_path / "run", model, data, method="qlora", task=task, epochs=10, lr=0.02)
+    folder = support.write_run(
+        tmp_path / "run", model, data, method="qlora", task=task, epochs=10, lr=0.02, processes=1
+    )
     code, events = support.train(folder)
     assert code == 0, events
     (test,) = [e for e in events if e["ev"] == "metric" and e["split"] == "test"]

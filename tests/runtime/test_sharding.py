@@ -1,4 +1,7 @@
-"""A model split over two processes learns as one that both have whole, and its checkpoints and results are the same."""
+"""A model split over two processes learns as one that both have whole, and its checkpoints and results are the same.
+
+The processes have a GPU each where there are two.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from tests.runtime import processes, support, tiny_model  # noqa: E402
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("one_thread")]
 
+DEVICE = "cuda" if torch.cuda.device_count() > 1 else "cpu"
 ROW = Example((5, 9, 11, 30, 31, 2), 3)
 
 
@@ -34,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def prepared(folder: Path, model: Path, data: Path, **config: Any) -> Path:
     """A run of two processes whose shares of a step differ: two rows and one, computed one by one."""
-    settings = {"processes": 2, "device": "cpu", "batch_rows": 3, "micro_tokens": 16, "epochs": 9, "lr": 0.01}
+    settings = {"processes": 2, "device": DEVICE, "batch_rows": 3, "micro_tokens": 16, "epochs": 9, "lr": 0.01}
     return support.write_run(folder, model, data, **{**settings, "dropout": 0.1, "clip": 0.5, "eval_rows": 2, **config})
 
 
