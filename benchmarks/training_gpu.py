@@ -277,7 +277,7 @@ def measure(arguments: argparse.Namespace, kind: str, trainer: str, rows: int, *
 def compare(arguments: argparse.Namespace, kind: str, rate: float) -> None:
     """Ours and SFTTrainer's at several batch sizes; then the verdict and both curves."""
     sizes: dict[str, tuple[list[int], list[tuple[int, bool]]]] = {
-        "short": ([672, 2048], [(64, False), (672, False), (2048, False)]),
+        "short": ([672, 2048], [(64, False), (672, False), (2048, False), (2048, True)]),
         "long": ([8], [(4, False), (8, False), (8, True)]),
     }
     our_sizes, their_sizes = sizes[kind]
