@@ -156,7 +156,7 @@ def _devices(here: machine.Machine, table: rates.Table, *, gpu_here: bool) -> li
     known = {gpu.name.split(" ")[0].lower(): gpu.name for gpu in table.gpus}
     cpu = Device("this box's CPU", "CPU", "local", here.available_bytes, here.cores)
     own = []
-    for gpu in here.gpus:
+    for gpu in dict.fromkeys(here.gpus):  # of several alike each is the same
         kind = next((name for word, name in known.items() if word in gpu.name.lower()), gpu.name)
         usable = rates.GpuType(gpu.name, 0, gpu.memory_bytes // 1024**2, 1.0, 1.0).usable_bytes
         own.append(Device(f"this box's {gpu.name}", kind, "local", usable))
@@ -208,13 +208,17 @@ def _sentences(made: Estimate, chosen: OnDevice | None, tokens: Tokens) -> tuple
         f"{formats.count(made.tokens)} tokens an epoch in {formats.count(made.rows)} rows ({tokens.source}); "
         f"{formats.count(made.steps)} steps see {formats.count(made.train_tokens)}.",
     ]
+    if chosen is not None and not _refused(chosen):
+        lines.append(_needs(chosen))
     if chosen is not None and chosen.seconds is not None and chosen.at_most_s is not None:
         lines.append(
             f"On {chosen.device}: likely {formats.duration(chosen.seconds)}, at most about "
             f"{formats.duration(chosen.at_most_s)}, evaluation included; {chosen.cost}."
         )
+    lines += _fitting(made)
+    if chosen is not None and chosen.basis and not _refused(chosen):
         lines.append(f"How sure: the speed is {chosen.basis}. Memory estimates may be off by {memory.UNSURE - 1:.0%}.")
-    return (*lines, *([_needs(chosen)] if chosen is not None and not _refused(chosen) else []), *_fitting(made))
+    return tuple(lines)
 
 
 def _refused(on: OnDevice) -> bool:
@@ -236,18 +240,20 @@ def _needs(on: OnDevice) -> str:
 
 def _fitting(made: Estimate) -> list[str]:
     """Where it fits whole and where only split, and where it would be if it were split."""
-    fitting = [
-        device.device + (f" (split over {device.processes})" if device.split else "")
-        for device in made.devices
-        if device.fits in ("yes", "in parts")
-    ]
-    lines = [f"It fits: {', '.join(fitting) or 'nowhere known'}."]
+    unsure = _named(made, "unsure")
+    perhaps = f"; within the estimate's error: {unsure}" if unsure else ""
+    lines = [f"It fits: {_named(made, 'yes', 'in parts') or 'nowhere surely'}{perhaps}."]
     unused = [device for device in made.devices if device.fits_split]
     if unused:
         names = ", ".join(device.device for device in unused)
         lines.append(f"Only split over {unused[0].processes} (shard=on) it would fit: {names}.")
     refusal = next((device.basis for device in made.devices if device.split and _refused(device)), "")
     return [*lines, f"{refusal}: shard=off or auto leaves it whole."] if refusal else lines
+
+
+def _named(made: Estimate, *fits: str) -> str:
+    found = [device for device in made.devices if device.fits in fits]
+    return ", ".join(one.device + (f" (split over {one.processes})" if one.split else "") for one in found)
 
 
 async def before_start(ctx: Context, run: RunSpec, accelerator: str = "") -> Estimate | None:
