@@ -131,7 +131,8 @@ def _lengths(
         return [length + 2 for length in _sizes(backend, [row.text.strip() for row in rows])], [1] * len(rows)
     asked = [_asked(info, row) for row in rows]
     answers = [prompts.completion(row.answer, classify=info.task == "classify") for row in rows]
-    before, after = _sizes(backend, asked), _sizes(backend, answers)
+    begin = 1 if backend is not None and backend.encode("").ids else 0  # what some tokenizers put before every text
+    before, after = [begin + size for size in _sizes(backend, asked)], _sizes(backend, answers)
     if head:
         return before, [1] * len(rows)
     return [a + b + 1 for a, b in zip(before, after, strict=True)], [b + 1 for b in after]

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.advisor import devices, memory, rates, shapes
+from services.advisor import devices, machine, memory, rates, shapes
 from services.advisor.devices import Device, OnDevice, Work
 from services.advisor.machine import Gpu, Machine
 from services.advisor.memory import Plan
 from services.context import Context
 from services.errors import BadInput, HybridError
 from services.runs import costs, estimate, estimate_tokens
+from services.runs.estimate_plan import Planner
 from services.runs.estimate_tokens import Tokens
 from services.runs.types import RunSpec, TrainConfig
 
@@ -250,6 +251,32 @@ def test_batches_are_those_that_the_trainer_makes(tmp_path: Path) -> None:
         assert found.positions == max(n * longest for n, longest in padded)
         assert found.pairs == max(n * longest**2 for n, longest in padded)
         assert found.labels == max(b.labels for b in real) and found.sizes == len({b.tokens for b in real})
+
+
+async def test_an_encoders_head_reads_the_text_alone_in_its_own_batches(ctx: Context, tmp_path: Path) -> None:
+    """Without a tokenizer 1.4 a word: 4 words are 6 tokens, and 2 around them; the prompt's words are not read."""
+    model(tmp_path / "model", MINILM)
+    spec = checked(ctx, tmp_path, task="classify")
+    made_one = await estimate.of_run(ctx, spec)
+    assert (made_one.tokens, made_one.steps) == (40 * 8, 1)  # 64 rows a step, where a decoder has 16
+    assert made_one.trained_parameters == shapes.read(tmp_path / "model").adapter_parameters(8) + 385
+    other = tmp_path / "decoder"
+    model(other / "model", LLAMA)
+    assert (await estimate.of_run(ctx, checked(ctx, other, task="classify"))).steps == 3
+
+
+def test_a_cpu_without_bf16_is_planned_in_fp32(smol: shapes.Shape, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags\t\t: fpu sse2 avx512f avx512_bf16 amx_tile\n")
+    assert machine.has_bf16(info)
+    info.write_text("flags\t\t: fpu sse2 avx512f avx2\n")
+    assert not machine.has_bf16(info) and not machine.has_bf16(tmp_path / "none")
+    told = Tokens(100, 0, 10, 10, 0, 10, "", ((10, 1),) * 10)
+    cpu, gpu = Device("this box's CPU", "CPU", "local", 10**10, 2), Device("T4", "T4", "colab", 10**10)
+    for known, number in ((True, "bf16"), (False, "fp32")):
+        planner = Planner(TrainConfig(), smol, told, 0, known, 0)
+        assert planner.on(cpu).dtype == number and planner.on(gpu).dtype == "bf16"
+    assert Planner(TrainConfig(dtype="bf16"), smol, told, 0, False, 0).on(cpu).dtype == "bf16"
 
 
 async def test_a_months_ceiling_that_is_reached_refuses_what_costs(ctx: Context, tmp_path: Path) -> None:
