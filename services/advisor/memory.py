@@ -21,9 +21,11 @@ _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _NF4 = 0.5 + 0.127 / 8  # bytes a parameter in 4 bit with doubly quantised constants (Dettmers et al. 2023)
 _PROCESS = {"own": 300e6, "general": 450e6}  # torch, the data and a tokenizer; with transformers and PEFT
 _COMPILED = 110e6  # torch's compiler beside it
-_PRODUCTS = {"own": 850e6, "general": 350e6}  # in 16 bit on a CPU: the products' code that oneDNN keeps, one piece for
-# each shape up to 1,024, and what it keeps malloc from giving back; half of our own path's 850 MB is the latter
-_SIZES = {"own": 30, "general": 100}  # batches of different size after which that is so
+# In 16 bit on a CPU oneDNN keeps the code of every product's shape, up to 1,024, and what is kept so holds back what
+# malloc would return. Own: so much for one size of a batch, growing with the fourth root of how many have come (12
+# to 256 measured, up to 1.2 GB); general: so much once 100 have.
+_PRODUCTS = {"own": 275e6, "general": 350e6}
+_SIZES = {"own": 256, "general": 100}
 _CPU_MORE = 1.35  # of the activations: what malloc keeps beside them; from real runs (docs/costs.md)
 _KEPT_SCORES = 128  # up to this row length our own path keeps the attention's weights on a CPU
 _FILL = 0.85  # of a GPU's memory that the trainer's weights may take before ``shard=auto`` splits them
@@ -105,7 +107,10 @@ def _process(plan: Plan, own: bool) -> int:
     """Bytes of the trainer's process on a CPU that are neither the model's nor the batch's."""
     path = "own" if own else "general"
     compiled = _COMPILED if plan.compiled and own else 0
-    products = _PRODUCTS[path] * min(1.0, plan.sizes / _SIZES[path]) if _BYTES[plan.dtype] < 4 else 0
+    products = 0.0
+    if _BYTES[plan.dtype] < 4:
+        share = min(plan.sizes, _SIZES[path])
+        products = _PRODUCTS[path] * (share**0.25 if own else share / _SIZES[path])
     return int(_PROCESS[path] + compiled + products)
 
 
