@@ -99,10 +99,12 @@ def on(
     if plan.processes > 1 and place == "gpu":
         speed = _of_several(speed, plan)
     likely, worst = (_seconds(work, rate, device.target) for rate in (speed.likely, speed.worst))
+    cost = price_words(device, likely, worst, table)
+    if plan.processes > 1 and place == "gpu" and device.target != "local":
+        cost = f"the price of {plan.processes} of them is not known"  # those in the table are of machines with one
     return msgspec.structs.replace(
-        found, tokens_s=round(speed.likely, 1), seconds=likely, at_most_s=worst, basis=speed.basis,
-        cost=price_words(device, likely, worst, table),
-    )  # fmt: skip
+        found, tokens_s=round(speed.likely, 1), seconds=likely, at_most_s=worst, basis=speed.basis, cost=cost
+    )
 
 
 def _refusal(plan: Plan, place: memory.Place) -> str:

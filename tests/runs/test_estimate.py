@@ -234,6 +234,9 @@ async def test_a_model_over_several_gpus_is_told_of_each_and_split_where_the_tra
     with pytest.raises(HybridError, match=r"^Sharding needs several processes\.$"):
         await estimate.before_start(ctx, msgspec.structs.replace(spec, config=one_process))
     both, _ = await on(processes=2, device="cpu")
+    assert {d.cost for d in both.devices if d.target == "colab" and d.seconds} == {
+        "the price of 2 of them is not known"
+    }
     one, _ = await on(processes=1, device="cpu")
     assert both.devices[0].needed_bytes > 1.5 * one.devices[0].needed_bytes  # processes share a CPU's memory
 
