@@ -22,9 +22,9 @@ _NF4 = 0.5 + 0.127 / 8  # bytes a parameter in 4 bit with doubly quantised const
 _PROCESS = {"own": 300e6, "general": 450e6}  # torch, the data and a tokenizer; with transformers and PEFT
 _COMPILED = 110e6  # torch's compiler beside it
 # In 16 bit on a CPU oneDNN keeps the code of every product's shape, up to 1,024, and what is kept so holds back what
-# malloc would return. Own: so much for one size of a batch, growing with the fourth root of how many have come (12
-# to 256 measured, up to 1.2 GB); general: so much once 100 have.
-_PRODUCTS = {"own": 275e6, "general": 350e6}
+# malloc would return. Own: so much for one size of a batch, growing with the fourth root of how many have come (12 to
+# 256 measured), and two more copies of the output head, by what classes took less; general: so much once 100 have.
+_PRODUCTS = {"own": 215e6, "general": 350e6}
 _SIZES = {"own": 256, "general": 100}
 _CPU_MORE = 1.35  # of the activations: what malloc keeps beside them; from real runs (docs/costs.md)
 _KEPT_SCORES = 128  # up to this row length our own path keeps the attention's weights on a CPU
@@ -99,11 +99,11 @@ def estimate(shape: Shape, plan: Plan, place: Place) -> Memory:
         activations=int((kept + layer) * (_CPU_MORE if cpu else 1)) + one,
         logits=logits,
         checkpoint=20 * trained if cpu else 0,  # the files' bytes, and the larger one's once more while it is made
-        process=_process(plan, own) if cpu else 0,
+        process=_process(shape, plan, own) if cpu else 0,
     )
 
 
-def _process(plan: Plan, own: bool) -> int:
+def _process(shape: Shape, plan: Plan, own: bool) -> int:
     """Bytes of the trainer's process on a CPU that are neither the model's nor the batch's."""
     path = "own" if own else "general"
     compiled = _COMPILED if plan.compiled and own else 0
@@ -111,6 +111,8 @@ def _process(plan: Plan, own: bool) -> int:
     if _BYTES[plan.dtype] < 4:
         share = min(plan.sizes, _SIZES[path])
         products = _PRODUCTS[path] * (share**0.25 if own else share / _SIZES[path])
+        if own and not plan.head_labels:
+            products += 2 * _BYTES[plan.dtype] * shape.vocab * shape.width
     return int(_PROCESS[path] + compiled + products)
 
 

@@ -107,6 +107,7 @@ def test_real_runs_on_a_cpu_were_within_the_stated_error(smol: shapes.Shape, tmp
         (smol, planned(compiled=True, sizes=28), 2.28),
         (smol, planned(compiled=True, sizes=30, **mixed), 3.38),
         (smol, planned(dtype="fp32", compiled=True, sizes=9), 2.38),
+        (smol, planned(compiled=True, sizes=30, head_labels=77, tokens=900, pairs=160_000, labels=16), 1.84),
         (smol, planned(method="dora", sizes=6), 5.70),
         (smol, planned(method="full", sizes=14), 7.81),
         (minilm, planned(sizes=111, **texts), 2.01),
