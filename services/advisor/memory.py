@@ -21,6 +21,9 @@ _BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 _NF4 = 0.5 + 0.127 / 8  # bytes a parameter in 4 bit with doubly quantised constants (Dettmers et al. 2023)
 _PROCESS = {"own": 300e6, "general": 450e6}  # torch, the data and a tokenizer; with transformers and PEFT
 _COMPILED = 110e6  # torch's compiler beside it
+_SPLITTING = (
+    800e6  # on a CPU: torch's distributed parts, and what splitting and putting together leave; one run's figure
+)
 # In 16 bit on a CPU oneDNN keeps the code of every product's shape, up to 1,024, and what is kept so holds back what
 # malloc would return. Own: so much for one size of a batch, growing with the fourth root of how many have come (12 to
 # 256 measured), and two more copies of the output head, by what classes took less; general: so much once 100 have.
@@ -113,7 +116,7 @@ def _process(shape: Shape, plan: Plan, own: bool) -> int:
         products = _PRODUCTS[path] * (share**0.25 if own else share / _SIZES[path])
         if own and not plan.head_labels:
             products += 2 * _BYTES[plan.dtype] * shape.vocab * shape.width
-    return int(_PROCESS[path] + compiled + products)
+    return int(_PROCESS[path] + compiled + products + (_SPLITTING if plan.split else 0))
 
 
 def is_own(shape: Shape, plan: Plan) -> bool:
@@ -153,7 +156,8 @@ def trained_parameters(shape: Shape, plan: Plan) -> int:
 
 def _weights(shape: Shape, plan: Plan, own: bool, number: int, place: Place) -> int:
     if plan.split:
-        return _split_weights(shape, plan, number)
+        read = number * shape.parameters if place == "cpu" else 0  # each process maps the whole file first
+        return _split_weights(shape, plan, number) + read
     if plan.method == "full":  # kept in fp32; autocast holds a copy of the matrices in the lower precision
         copies = 4 * shape.parameters
         return copies + (number * shape.linear_parameters if number < 4 else 0)
@@ -203,11 +207,11 @@ def _own(shape: Shape, plan: Plan, number: int, place: Place) -> tuple[int, int]
 def _general(shape: Shape, plan: Plan, number: int, place: Place) -> tuple[int, int]:
     """Bytes that transformers and PEFT keep of a layer, and work with: of all positions, filled up or not."""
     heads, keys, w, inner = shape.heads * shape.head_dim, 2 * shape.kv_heads * shape.head_dim, shape.width, shape.inner
-    # norms in fp32, each linear's input in fp32 for its adapter, gate, up, activation and product
+    # norms in fp32, each linear's input in fp32 for its adapter (in fp32 no copy), gate, up, activation and product
     kept = number * (6 * w + 3 * (heads + keys) + heads + 4 * inner) + 4 * 4 * w
     weighed = 0
     if plan.method != "full":
-        kept += 4 * (5 * w + heads + inner + 7 * plan.rank)
+        kept += 4 * (7 * plan.rank + (5 * w + heads + inner if number < 4 else 0))
     if plan.method == "dora":  # the magnitude's path: the base's output once more for each linear
         kept += number * (2 * (heads + keys + w) + 3 * inner)
     if shape.encoder and place == "cpu":  # with dropout the attention's weights are kept: before it, after, and which

@@ -111,6 +111,8 @@ def test_real_runs_on_a_cpu_were_within_the_stated_error(smol: shapes.Shape, tmp
         (smol, planned(method="dora", sizes=6), 5.70),
         (smol, planned(method="full", sizes=14), 7.81),
         (minilm, planned(sizes=111, **texts), 2.01),
+        (minilm, planned(sizes=37, dtype="fp32", **texts), 1.80),
+        (smol, memory.split(planned(processes=2, sizes=4, tokens=485, labels=52, positions=856, pairs=91_592)), 2.02),
     ]
     for shape, plan, actual in measured:
         assert 0.87 < actual / memory.estimate(shape, plan, "cpu").total * 1e9 < 1.15, plan
