@@ -15,6 +15,7 @@ Fits = Literal["yes", "in parts", "unsure", "no"]
 
 SETUP_S = 300.0  # a machine elsewhere until it trains: provisioning, installing, uploading. Assumed, not measured
 _EVALUATION = 0.5  # of a training token's time that reading a test token takes: forward only, and some rows twice
+_REREADING = 1.2  # where every token of an answer reads the row again, by transformers: 0.8 and 1.7 measured
 _GENERAL = {("CPU", "short"): 3.5, ("CPU", "long"): 3.5, ("GPU", "short"): 16.0, ("GPU", "long"): 1.5}
 _LONG = 500  # tokens from which a row counts as long
 _TOGETHER, _SPLIT = 0.96, 0.94  # of so many GPUs' speed, with the model whole on each (1.92 with two), and split
@@ -98,7 +99,8 @@ def on(
         return found
     if plan.processes > 1 and place == "gpu":
         speed = _of_several(speed, plan)
-    likely, worst = (_seconds(work, rate, device.target) for rate in (speed.likely, speed.worst))
+    test = _REREADING if not (memory.is_own(shape, plan) or plan.head_labels) else _EVALUATION
+    likely, worst = (_seconds(work, rate, device.target, test) for rate in (speed.likely, speed.worst))
     cost = price_words(device, likely, worst, table)
     if plan.processes > 1 and place == "gpu" and device.target != "local":
         cost = f"the price of {plan.processes} of them is not known"  # those in the table are of machines with one
@@ -189,11 +191,11 @@ def _ratios(name: str, reference: str, table: rates.Table) -> tuple[float, float
     return one.tflops / other.tflops, one.gb_s / other.gb_s
 
 
-def _seconds(work: Work, tokens_s: float, target: str) -> float:
+def _seconds(work: Work, tokens_s: float, target: str, test: float) -> float:
     training = work.train_tokens / tokens_s
     if work.seconds:
         training = min(training, work.seconds)
-    return training + work.test_tokens * _EVALUATION / tokens_s + (SETUP_S if target != "local" else 0.0)
+    return training + work.test_tokens * test / tokens_s + (SETUP_S if target != "local" else 0.0)
 
 
 def price_words(device: Device, likely: float, worst: float, table: rates.Table) -> str:

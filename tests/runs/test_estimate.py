@@ -165,6 +165,9 @@ def test_what_fits_where_and_what_it_costs(smol: shapes.Shape) -> None:
     assert devices.on(small, smol, PLAN, work, table).fits == "no"
     measured = devices.on(cpu, smol, PLAN, work, table, devices.Speed(400.0, 280.0, "measured"))
     assert measured.seconds == pytest.approx(1_005_000 / 400) and measured.cost == "no cost of its own"
+    dora = msgspec.structs.replace(PLAN, method="dora")  # by transformers, which reads the row again for every token
+    slow = devices.on(cpu, smol, dora, work, table, devices.Speed(400.0, 280.0, "measured"))
+    assert slow.seconds == pytest.approx(1_012_000 / 400)
 
 
 def checked(ctx: Context, folder: Path, **more: object) -> RunSpec:
