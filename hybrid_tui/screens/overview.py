@@ -262,7 +262,7 @@ def _month(costs: Costs) -> str:
     words = f"This month: {costs.cost}"
     for ceiling in over:
         mark = "over" if ceiling.verdict == "stop" else "near"
-        words += f" · ▲ {mark} the ceiling of {ceiling.ceiling:g} {ceiling.currency}"
+        words += f" · ▲ {mark} the ceiling of {ceiling.words}"
     return words
 
 

@@ -15,8 +15,10 @@ Fits = Literal["yes", "in parts", "unsure", "no"]
 
 SETUP_S = 300.0  # a machine elsewhere until it trains: provisioning, installing, uploading. Assumed, not measured
 _EVALUATION = 0.5  # of a training token's time that reading a test token takes: forward only, and some rows twice
+_REREADING = 1.2  # where every token of an answer reads the row again, by transformers: 0.8 and 1.7 measured
 _GENERAL = {("CPU", "short"): 3.5, ("CPU", "long"): 3.5, ("GPU", "short"): 16.0, ("GPU", "long"): 1.5}
 _LONG = 500  # tokens from which a row counts as long
+_TOGETHER, _SPLIT = 0.96, 0.94  # of so many GPUs' speed, with the model whole on each (1.92 with two), and split
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -48,6 +50,10 @@ class Speed(msgspec.Struct, frozen=True):
 class OnDevice(msgspec.Struct, frozen=True):
     """One device. ``needed_bytes`` is for a step at once, ``least_bytes`` for row after row with layers recomputed.
 
+    Of several GPUs that share a run both are of each; on a CPU they are of all processes together.
+    ``split``: each holds a part of the model; where each held all of it, ``whole_bytes`` were needed. ``fits_split``:
+    it does not fit whole, but with ``shard=on`` it would.
+
     ``fits``: "yes"; "in parts": the trainer measures and takes smaller portions; "unsure": within the estimate's
     error; "no". ``seconds`` is likely, ``at_most_s`` a cautious upper end, both with the final evaluation.
     """
@@ -63,6 +69,11 @@ class OnDevice(msgspec.Struct, frozen=True):
     at_most_s: float | None
     cost: str
     basis: str
+    processes: int = 1
+    split: bool = False
+    whole_bytes: int = 0
+    fits_split: bool = False
+    gpu: bool = False
 
 
 def on(
@@ -72,22 +83,58 @@ def on(
     place: memory.Place = "cpu" if device.kind == "CPU" else "gpu"
     if device.kind == "T4" and plan.dtype == "bf16":
         plan = msgspec.structs.replace(plan, dtype="fp16")
-    needed = memory.estimate(shape, plan, place).total
-    least = memory.estimate(shape, least_plan(shape, plan), place).total
+    needed, least = _both(shape, plan, place)
     fits = _fits(needed, least, device.usable_bytes)
-    if plan.method == "qlora" and place == "cpu":
+    basis = _refusal(plan, place)
+    if basis:
         fits = "no"
+    whole = msgspec.structs.replace(plan, split=False)
+    found = OnDevice(
+        device.name, device.target, fits, needed, least, device.usable_bytes, None, None, None, "", basis,
+        plan.processes, plan.split, _both(shape, whole, place)[0] if plan.processes > 1 else 0,
+        not basis and fits in ("unsure", "no") and _would_split(device, shape, plan, place), place == "gpu",
+    )  # fmt: skip
     speed = measured or speed_of(device, shape, plan, table)
     if speed is None or fits == "no":
-        basis = "QLoRA needs a CUDA GPU" if plan.method == "qlora" and place == "cpu" else ""
-        return OnDevice(
-            device.name, device.target, fits, needed, least, device.usable_bytes, None, None, None, "", basis
-        )
-    likely, worst = (_seconds(work, rate, device.target) for rate in (speed.likely, speed.worst))
-    return OnDevice(
-        device.name, device.target, fits, needed, least, device.usable_bytes, round(speed.likely, 1), likely, worst,
-        price_words(device, likely, worst, table), speed.basis,
-    )  # fmt: skip
+        return found
+    if plan.processes > 1 and place == "gpu":
+        speed = _of_several(speed, plan)
+    test = _REREADING if not (memory.is_own(shape, plan) or plan.head_labels) else _EVALUATION
+    likely, worst = (_seconds(work, rate, device.target, test) for rate in (speed.likely, speed.worst))
+    cost = price_words(device, likely, worst, table)
+    if plan.processes > 1 and place == "gpu" and device.target != "local":
+        cost = f"the price of {plan.processes} of them is not known"  # those in the table are of machines with one
+    return msgspec.structs.replace(
+        found, tokens_s=round(speed.likely, 1), seconds=likely, at_most_s=worst, basis=speed.basis, cost=cost
+    )
+
+
+def _refusal(plan: Plan, place: memory.Place) -> str:
+    """Why the trainer would not even try."""
+    if plan.method == "qlora" and place == "cpu":
+        return "QLoRA needs a CUDA GPU"
+    return memory.obstacle(plan) if plan.split else ""
+
+
+def _both(shape: Shape, plan: Plan, place: memory.Place) -> tuple[int, int]:
+    """Bytes for a step at once, and the least. On a CPU all processes share its memory."""
+    times = plan.processes if place == "cpu" else 1
+    found = (memory.estimate(shape, one, place).total * times for one in (plan, least_plan(shape, plan)))
+    return next(found), next(found)
+
+
+def _would_split(device: Device, shape: Shape, plan: Plan, place: memory.Place) -> bool:
+    if plan.split or memory.obstacle(plan):
+        return False
+    needed, least = _both(shape, memory.split(plan), place)
+    return _fits(needed, least, device.usable_bytes) in ("yes", "in parts")
+
+
+def _of_several(speed: Speed, plan: Plan) -> Speed:
+    """Of as many GPUs as the run has processes; at worst as if half of them did nothing but wait."""
+    share = _TOGETHER * (_SPLIT if plan.split else 1.0)
+    basis = f"{speed.basis}; {plan.processes} of them by what two H100s were measured at"
+    return Speed(speed.likely * plan.processes * share, speed.worst * plan.processes / 2, basis)
 
 
 def least_plan(shape: Shape, plan: Plan) -> Plan:
@@ -95,7 +142,7 @@ def least_plan(shape: Shape, plan: Plan) -> Plan:
     share = plan.labels / max(plan.tokens, 1)
     tokens = min(plan.row_tokens, plan.tokens)
     labels = max(1, round(tokens * share))
-    return msgspec.structs.replace(plan, tokens=tokens, labels=labels, checkpointing=True)
+    return msgspec.structs.replace(plan, tokens=tokens, labels=labels, checkpointing=True, positions=0, pairs=0)
 
 
 def _fits(needed: int, least: int, usable: int) -> Fits:
@@ -124,7 +171,7 @@ def speed_of(device: Device, shape: Shape, plan: Plan, table: rates.Table) -> Sp
             return None
         likely, worst = likely * max(ratios), likely * min(ratios) / 2
         basis += ", by 16-bit TFLOP/s, at worst by memory speed"
-    if not (shape.own and plan.method in ("lora", "rslora")):
+    if not memory.is_own(shape, plan):
         slower = _GENERAL["CPU" if cpu else "GPU", rows]
         likely, worst = likely / slower, worst / slower
         basis += f"; transformers and PEFT: {slower:g} times slower"
@@ -144,11 +191,11 @@ def _ratios(name: str, reference: str, table: rates.Table) -> tuple[float, float
     return one.tflops / other.tflops, one.gb_s / other.gb_s
 
 
-def _seconds(work: Work, tokens_s: float, target: str) -> float:
+def _seconds(work: Work, tokens_s: float, target: str, test: float) -> float:
     training = work.train_tokens / tokens_s
     if work.seconds:
         training = min(training, work.seconds)
-    return training + work.test_tokens * _EVALUATION / tokens_s + (SETUP_S if target != "local" else 0.0)
+    return training + work.test_tokens * test / tokens_s + (SETUP_S if target != "local" else 0.0)
 
 
 def price_words(device: Device, likely: float, worst: float, table: rates.Table) -> str:

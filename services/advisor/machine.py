@@ -54,6 +54,15 @@ async def look() -> Machine:
     )
 
 
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU multiplies bf16 in hardware, by what Linux tells of it; False where that can't be read."""
+    try:
+        words = set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return bool(words & {"amx_bf16", "avx512_bf16", "bf16", "svebf16"})
+
+
 def memory_limit(path: Path) -> int | None:
     """The container's memory limit in bytes, None where there is none."""
     try:

@@ -78,6 +78,11 @@ class Ceiling(msgspec.Struct, frozen=True):
     ceiling: Decimal
     verdict: budgets.Verdict
 
+    @property
+    def words(self) -> str:
+        """The ceiling for a person: "3 units", "20.00 USD"."""
+        return f"{limit(self.ceiling, self.currency)} {self.currency}"
+
 
 class Costs(msgspec.Struct, frozen=True):
     """A month's costs. ``cost`` is the total in words, "free" if nothing was paid; ``problems`` what is unreadable."""
@@ -267,6 +272,14 @@ def words(amounts: Mapping[str, Decimal]) -> str:
     return " + ".join(parts) or "free"
 
 
+def limit(most: Decimal | float, currency: str) -> str:
+    """A ceiling's number for a person, as it was chosen: units without idle zeros ("3", "2.5"), money in cents."""
+    if currency != rates.UNITS:
+        return f"{most:,.2f}"
+    number = f"{Decimal(str(most)):,f}"
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
 def prices(workspace: Workspace) -> tuple[rates.Table, tuple[str, ...]]:
     """The table of prices with those of the settings first, and a sentence for each of theirs that can't be read."""
     colab = workspace.settings.colab
@@ -397,14 +410,14 @@ def check(workspace: Workspace, run_dir: Path, now: float | None = None) -> Chec
     amounts = added(share.amounts for share in shares_of(run_dir, table, at))
     most = getattr(spec.read(run_dir), "max_cost", 0.0)
     found = [
-        (budgets.verdict(spent, most), f"The run has cost {_exactly(spent, currency)} of its {most:g}.")
+        (budgets.verdict(spent, most), f"The run has cost {_exactly(spent, currency)} of its {limit(most, currency)}.")
         for currency, spent in amounts.items()
     ]
     if amounts and workspace.settings.costs.month:
         shares = [s for s in shares_of_all(workspace, at, []) if s.month == month_of(at)]
         for c in _ceilings(workspace, added(s.amounts for s in shares)):
             if c.currency in amounts:
-                gone, allowed = _exactly(c.spent, c.currency), f"{float(c.ceiling):g}"
+                gone, allowed = _exactly(c.spent, c.currency), limit(c.ceiling, c.currency)
                 found.append((c.verdict, f"This month's runs have cost {gone} of the {allowed} allowed."))
     for verdict in ("stop", "warn"):
         for said, reason in found:

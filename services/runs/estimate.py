@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import math
 import threading
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from services.context import Context
 from services.data import store
 from services.errors import HybridError, Refused
 from services.runs import costs, estimate_probe, estimate_tokens, train
+from services.runs.estimate_plan import Planner
 from services.runs.estimate_probe import Probe
 from services.runs.estimate_tokens import Tokens
 from services.runs.train import StartParams
@@ -41,7 +41,8 @@ class EstimateParams(StartParams, frozen=True, forbid_unknown_fields=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What a run would be. ``memory`` has the bytes of a step on this box by part; ``devices`` what fits where.
+    """What a run would be. ``memory`` has the bytes of a step on this box by part, of one process; ``devices`` what
+    fits where.
 
     ``tokens`` are those of one epoch's training rows, ``counted`` how they were counted; ``train_tokens`` what
     all steps see. ``disk_bytes`` is for checkpoints and result. ``sentences`` say it in words.
@@ -100,18 +101,22 @@ async def of_run(ctx: Context, run: RunSpec, *, accelerator: str = "", probe: Pr
     shape, tokens = await asyncio.to_thread(_read, run)
     config = run.config
     gpu_here = bool(here.gpus) and config.device in ("auto", "cuda")
-    plan, batch = _plan(config, tokens, gpu=gpu_here)
-    steps, trained = _steps(config, tokens, batch)
+    labels = len(store.load_info(Path(run.data)).labels) if config.task == "classify" else 0
+    planner = Planner(config, shape, tokens, labels, machine.has_bf16(), len(here.gpus))
+    steps, trained = await asyncio.to_thread(planner.steps, gpu_here if run.target == "local" else True)
     work = Work(trained, _tested(config, tokens, run), config.max_seconds)
     table, complaints = costs.prices(ctx.workspace)
     measured = None
     if probe is not None and probe.tokens_s:
         words = f"measured here: {probe.steps} step{'s' * (probe.steps > 1)} in a probe of the real trainer"
         measured = Speed(probe.tokens_s, probe.tokens_s * _PROBED_WORST, words)
+    places = _devices(here, table, gpu_here=gpu_here)
+    plans = await asyncio.to_thread(lambda: [planner.on(place) for place in places])
     found = tuple(
-        devices.on(device, shape, _plan_on(device, config, tokens), work, table, measured if number == 0 else None)
-        for number, device in enumerate(_devices(here, table, gpu_here=gpu_here))
+        devices.on(place, shape, plan, work, table, measured if number == 0 else None)
+        for number, (place, plan) in enumerate(zip(places, plans, strict=True))
     )
+    plan = plans[0]
     parts = memory.estimate(shape, plan, "gpu" if gpu_here else "cpu")
     disk = _disk(config, memory.trained_parameters(shape, plan))
     made = Estimate(
@@ -131,39 +136,13 @@ def _read(run: RunSpec) -> tuple[shapes.Shape, Tokens]:
     shape = shapes.read(model)
     config = run.config
     info = store.load_info(data)
-    return shape, estimate_tokens.count(model, data, info, max_length=config.max_length, head=config.task == "classify")
-
-
-def _plan(config: TrainConfig, tokens: Tokens, *, gpu: bool) -> tuple[memory.Plan, float]:
-    """What is computed at once, and the mean tokens of a step."""
-    rows = config.batch_rows or (1 << 30 if gpu else 16)
-    most = config.batch_tokens or (16_384 if gpu else 2_048)
-    step = max(min(rows * tokens.mean, most), min(tokens.mean, config.max_length), 1.0)
-    largest = min(rows * tokens.longest, most) if rows < 1 << 30 else most  # rows of like length come together
-    at_once = min(largest, config.micro_tokens or largest, max(tokens.train, 1))
-    at_once = max(at_once, min(tokens.longest, config.max_length))
-    labels = max(1, round(at_once * tokens.labels / max(tokens.train, 1)))
-    dtype = config.dtype if config.dtype != "auto" else "bf16"
-    return memory.Plan(
-        method=config.method, dtype=dtype, rank=config.r, tokens=round(at_once),
-        row_tokens=max(1, min(tokens.longest, config.max_length)), labels=labels,
-        checkpointing=config.checkpointing == "on", head_labels=2 if config.task == "classify" else 0,
-    ), step  # fmt: skip
+    head = config.task == "classify"
+    found = estimate_tokens.count(model, data, info, max_length=config.max_length, head=head, encoder=shape.encoder)
+    return shape, found
 
 
 def _by_part(parts: memory.Memory) -> dict[str, int]:
     return {f"{part}_bytes": size for part, size in (*msgspec.structs.asdict(parts).items(), ("total", parts.total))}
-
-
-def _plan_on(device: Device, config: TrainConfig, tokens: Tokens) -> memory.Plan:
-    return _plan(config, tokens, gpu=device.kind != "CPU")[0]
-
-
-def _steps(config: TrainConfig, tokens: Tokens, step_tokens: float) -> tuple[int, int]:
-    """Steps of the run and the tokens they see; a limit in seconds is not known before the speed is."""
-    whole = max(1, math.ceil(tokens.train * config.epochs / step_tokens))
-    steps = min(whole, config.max_steps) if config.max_steps else whole
-    return steps, min(round(steps * step_tokens), math.ceil(tokens.train * config.epochs))
 
 
 def _tested(config: TrainConfig, tokens: Tokens, run: RunSpec) -> int:
@@ -177,7 +156,7 @@ def _devices(here: machine.Machine, table: rates.Table, *, gpu_here: bool) -> li
     known = {gpu.name.split(" ")[0].lower(): gpu.name for gpu in table.gpus}
     cpu = Device("this box's CPU", "CPU", "local", here.available_bytes, here.cores)
     own = []
-    for gpu in here.gpus:
+    for gpu in dict.fromkeys(here.gpus):  # of several alike each is the same
         kind = next((name for word, name in known.items() if word in gpu.name.lower()), gpu.name)
         usable = rates.GpuType(gpu.name, 0, gpu.memory_bytes // 1024**2, 1.0, 1.0).usable_bytes
         own.append(Device(f"this box's {gpu.name}", kind, "local", usable))
@@ -207,7 +186,7 @@ def _warnings(made: Estimate, chosen: OnDevice | None, tokens: Tokens, ctx: Cont
         found.append(f"{tokens.cut:,} of {tokens.rows:,} training rows are longer than max_length and will be cut.")
     for ceiling in costs.month(ctx.workspace).ceilings if made.target != "local" else ():
         if ceiling.verdict != "ok":
-            spent = f"{ceiling.spent:.2f} of {ceiling.ceiling:g} {ceiling.currency}"
+            spent = f"{ceiling.spent:.2f} of {ceiling.words}"
             found.append(f"This month's runs have cost {spent} already.")
     if made.probe is not None and made.probe.problem:
         found.append(f"The probe measured no speed: {made.probe.problem}")
@@ -229,15 +208,52 @@ def _sentences(made: Estimate, chosen: OnDevice | None, tokens: Tokens) -> tuple
         f"{formats.count(made.tokens)} tokens an epoch in {formats.count(made.rows)} rows ({tokens.source}); "
         f"{formats.count(made.steps)} steps see {formats.count(made.train_tokens)}.",
     ]
+    if chosen is not None and not _refused(chosen):
+        lines.append(_needs(chosen))
     if chosen is not None and chosen.seconds is not None and chosen.at_most_s is not None:
         lines.append(
             f"On {chosen.device}: likely {formats.duration(chosen.seconds)}, at most about "
             f"{formats.duration(chosen.at_most_s)}, evaluation included; {chosen.cost}."
         )
+    lines += _fitting(made)
+    if chosen is not None and chosen.basis and not _refused(chosen):
         lines.append(f"How sure: the speed is {chosen.basis}. Memory estimates may be off by {memory.UNSURE - 1:.0%}.")
-    fitting = [device.device for device in made.devices if device.fits in ("yes", "in parts")]
-    lines.append(f"It fits: {', '.join(fitting) or 'nowhere known'}.")
     return tuple(lines)
+
+
+def _refused(on: OnDevice) -> bool:
+    """Whether the trainer would not try for another reason than memory."""
+    return on.fits == "no" and bool(on.basis)
+
+
+def _needs(on: OnDevice) -> str:
+    """The memory on one device in words, that of each GPU where several share the run."""
+    where = ""
+    if on.processes > 1:
+        where = " on each GPU" if on.gpu else f" for {on.processes} processes"
+    if on.split:
+        where += f", the model split over {on.processes} ({formats.size(on.whole_bytes)} if it were whole)"
+    elif on.processes > 1:
+        where += ", the model whole on each" if on.gpu else ", each with the whole model"
+    return f"Memory at the peak: about {formats.size(on.needed_bytes)}{where}; {formats.size(on.usable_bytes)} usable."
+
+
+def _fitting(made: Estimate) -> list[str]:
+    """Where it fits whole and where only split, and where it would be if it were split."""
+    unsure = _named(made, "unsure")
+    perhaps = f"; within the estimate's error: {unsure}" if unsure else ""
+    lines = [f"It fits: {_named(made, 'yes', 'in parts') or 'nowhere surely'}{perhaps}."]
+    unused = [device for device in made.devices if device.fits_split]
+    if unused:
+        names = ", ".join(device.device for device in unused)
+        lines.append(f"Only split over {unused[0].processes} (shard=on) it would fit: {names}.")
+    refusal = next((device.basis for device in made.devices if device.split and _refused(device)), "")
+    return [*lines, f"{refusal}: shard=off or auto leaves it whole."] if refusal else lines
+
+
+def _named(made: Estimate, *fits: str) -> str:
+    found = [device for device in made.devices if device.fits in fits]
+    return ", ".join(one.device + (f" (split over {one.processes})" if one.split else "") for one in found)
 
 
 async def before_start(ctx: Context, run: RunSpec, accelerator: str = "") -> Estimate | None:
@@ -253,14 +269,15 @@ async def before_start(ctx: Context, run: RunSpec, accelerator: str = "") -> Est
     chosen = chosen_device(made, accelerator)
     if chosen is not None and chosen.fits == "no":
         hint = "Lower max_length, choose a smaller model or another device; train.estimate shows what fits where."
+        if chosen.split and chosen.basis:
+            hint = "Use shard=off, or processes=2 or more with a method and task that can be split."
         raise HybridError(_memory_words(chosen) if not chosen.basis else f"{chosen.basis}.", hint=hint)
     train.check_space(ctx.workspace.root, made.disk_bytes)
     if run.target != "local":
         for ceiling in (await asyncio.to_thread(costs.month, ctx.workspace)).ceilings:
             if ceiling.verdict == "stop":
                 raise Refused(
-                    f"This month's ceiling of {ceiling.ceiling:g} {ceiling.currency} is reached "
-                    f"({ceiling.spent:.2f} spent).",
+                    f"This month's ceiling of {ceiling.words} is reached ({ceiling.spent:.2f} spent).",
                     hint="costs.show has the runs; [costs] month in hybrid.toml is the ceiling.",
                 )
     return made

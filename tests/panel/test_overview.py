@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
 from hybrid_tui.app import HybridApp
 from hybrid_tui.due import due
 from services.registry.types import Listing
+from services.runs.types import Event
 from services.storage.types import Caches
 from services.storage.upkeep.types import Forecast, Glance, TaskList
-from services.workspace import Workspace
-from tests.panel import sample
+from services.workspace import Workspace, open_workspace
+from tests.panel import runs, sample
 from tests.panel.helpers import until, until_text
 from widgets.gauge import bar
 
@@ -193,3 +196,17 @@ def test_picture_without_colour(snap_compare: Any, monkeypatch: pytest.MonkeyPat
         await pilot.pause(0.3)
 
     assert snap_compare(app, terminal_size=(80, 24), run_before=wait)
+
+
+@pytest.mark.parametrize(
+    ("ceilings", "said"),
+    [("units = 3.0", "over the ceiling of 3 units"), ("USD = 4.5", "near the ceiling of 4.50 USD")],
+)
+async def test_a_months_ceiling_reads_as_it_was_chosen(workspace: Workspace, ceilings: str, said: str) -> None:
+    (workspace.root / "hybrid.toml").write_text(f"[costs]\nmonth = {{ {ceilings} }}\n", encoding="utf-8")
+    run_dir = runs.write(workspace, "20261123-1405-k3v9", runs.history(40))
+    paid = {"units": 3.2, "money": 4.0, "currency": "USD", "seconds": 60, "of": "vm", "source": "account"}
+    told = Event(1, run_dir.name, 2, 1, time.time(), "cost", paid)
+    (run_dir / "events-000009.jsonl").write_bytes(msgspec.json.encode(told) + b"\n")
+    async with HybridApp(open_workspace(workspace.root)).run_test(size=(200, 40)) as pilot:  # on one line
+        await until_text(pilot, said)

@@ -202,6 +202,21 @@ def test_ceilings_of_a_run_and_of_the_month(workspace: Workspace) -> None:
     assert (ceiling.currency, ceiling.spent, ceiling.verdict) == ("units", 4, "stop")
 
 
+def test_ceilings_read_as_a_person_wrote_them(workspace: Workspace) -> None:
+    """Units without idle zeros, money in cents, however TOML gave them."""
+    one = made(
+        workspace, "20261120-0000-aaaa",
+        [event(1, NOW, units=9, of="vm"), event(2, NOW, money=30, currency="usd", of="cluster")],
+    )  # fmt: skip
+    for units, money, words in ((3.0, 20.0, ["3 units", "20.00 USD"]), (2.5, 4.5, ["2.5 units", "4.50 USD"])):
+        over = with_month(workspace, units=units, usd=money)
+        ceilings = costs.month(over, now=NOW).ceilings
+        assert [ceiling.words for ceiling in ceilings] == words
+    assert costs.limit(1000, "units") == "1,000" and costs.limit(Decimal("10"), "EUR") == "10.00"
+    found = costs.check(with_month(workspace, usd=20.0), one, NOW)
+    assert found.reason == "This month's runs have cost 30.00 USD of the 20.00 allowed."
+
+
 async def test_a_live_run_over_its_ceiling_checkpoints_and_ends_over_budget(ctx: Context, submit: object) -> None:
     run_dir: Path = submit("steps=100000", "checkpoint=100000")  # type: ignore[operator]
     until(lambda: view.read(run_dir).step > 2)
