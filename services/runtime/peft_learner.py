@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -245,6 +246,12 @@ class PeftLearner:
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
         pooled = hidden[torch.arange(len(rows), device=self.device), last].float()
         return pooled
+
+    def without_adapter(self) -> contextlib.AbstractContextManager[None]:
+        """As long as the block lasts, the base alone computes: what a fresh adapter changes nothing of, but sooner."""
+        if hasattr(self.model, "disable_adapter"):
+            return self.model.disable_adapter()  # type: ignore[no-any-return]
+        return contextlib.nullcontext()
 
     @property
     def width(self) -> int:

@@ -21,8 +21,9 @@ from services.data.types import Row
 from services.errors import HybridError
 from services.runs.emit import Emitter
 from services.runs.types import RunSpec, TrainConfig
-from services.runtime import checkpoint, evaluation, loading, memory, output, pointwise, schedule, sharding
+from services.runtime import checkpoint, evaluation, head_start, loading, memory, output, pointwise, schedule, sharding
 from services.runtime.batches import Batch, Example
+from services.runtime.classifier import Classifier
 from services.runtime.job import Job, prepare
 from services.runtime.learner import Learner
 from services.runtime.meter import Meter, Progress
@@ -350,6 +351,7 @@ def resume(job: Job, optimizer: torch.optim.Optimizer, plan: StepPlan) -> Progre
     for complaint in complaints:
         job.emitter.log("warning", complaint)
     if found is None:
+        _start_head(job)
         return fresh
     job.learner.restore(found.adapter)
     job.learner.updated()
@@ -358,6 +360,15 @@ def resume(job: Job, optimizer: torch.optim.Optimizer, plan: StepPlan) -> Progre
     state = found.state
     watch = state.watch or fresh.watch
     return Progress(state.step, state.tokens, state.seconds, state.micro, state.epoch, state.epoch_step, watch)
+
+
+def _start_head(job: Job) -> None:
+    learner = job.learner
+    if not (isinstance(learner, Classifier) and head_start.wanted(learner)):
+        return
+    if job.world.first:
+        head_start.fit(learner, job.order.examples, job.spec.seed)
+    learner.restore(job.world.agree(learner.state()))
 
 
 def save(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
